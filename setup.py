@@ -1,0 +1,52 @@
+"""The one place of the package's metadata and requirements; pyproject.toml holds tool settings only."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "pipeline" / "__init__.py").read_text("utf-8")).group(1)
+
+BEAM = "2.77.0"  # the Dockerfile and the lock files name the same version; a test compares them
+
+REQUIREMENTS = [
+    f"apache-beam[gcp]=={BEAM}",
+    "google-cloud-aiplatform",  # the generated Vertex AI gRPC client
+    "google-cloud-bigquery",
+    "google-cloud-bigquery-storage",
+    "google-cloud-bigquery-data-exchange",  # subscribing to the Analytics Hub listing
+    "pyarrow",
+    "PyYAML",  # task files; its nodes carry line numbers for error messages
+    "pydantic",  # task files: validation with the name of the field
+    "rich",  # tables and progress in the terminal
+]
+
+# What a worker image never holds.
+LOCAL = [
+    "bqemulator==1.4.0",  # BigQuery's REST and gRPC APIs on DuckDB, in one process
+    "Pillow",  # draws the sample pictures and reads their pixels
+    "uvloop; sys_platform != 'win32'",  # the stand-in must not be slower than what it measures
+    "cryptography",  # a certificate for the stand-in's TLS
+]
+DEV = [
+    "pytest",
+    "pytest-cov",
+    "pytest-timeout",
+    "hypothesis",
+    "ruff",
+    "mypy",
+    "types-PyYAML",
+]
+
+setup(
+    name="gemini-image-pipeline",
+    version=VERSION,
+    description="Ask Gemini the same question about every image in a BigQuery table, with Apache Beam",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["pipeline", "pipeline.*"]),
+    package_data={"pipeline": ["tasks/*.yaml", "gemini/*.yaml"]},
+    install_requires=REQUIREMENTS,
+    extras_require={"local": LOCAL, "dev": [*LOCAL, *DEV]},
+)

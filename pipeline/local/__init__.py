@@ -1,0 +1,1 @@
+"""What the demo and the tests run against instead of Google: all on loopback, nothing from the network."""

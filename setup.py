@@ -12,7 +12,7 @@ BEAM = "2.77.0"  # the Dockerfile and the lock files name the same version; a te
 
 REQUIREMENTS = [
     f"apache-beam[gcp]=={BEAM}",
-    "google-cloud-aiplatform",  # the generated Vertex AI gRPC client
+    "google-cloud-aiplatform>=1.165,<2",  # the generated Vertex AI gRPC client
     "google-cloud-bigquery",
     "google-cloud-bigquery-storage",
     "google-cloud-bigquery-data-exchange",  # subscribing to the Analytics Hub listing
@@ -30,6 +30,7 @@ LOCAL = [
     "cryptography",  # a certificate for the stand-in's TLS
 ]
 DEV = [
+    "uv",  # writes the lock files
     "pytest",
     "pytest-cov",
     "pytest-timeout",

@@ -1,0 +1,41 @@
+# Two commands on a fresh machine: make demo, make test. Everything else is below.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint venv smoke bench soak lock clean
+
+demo: venv  ## classify the drawn sample pictures with the embedded services
+	$(BIN)/python -m pipeline demo
+
+test: venv  ## all tests, with branch coverage
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+venv: $(STAMP)  ## .venv from the locked requirements
+
+# --no-deps: the lock is complete, so there is nothing to resolve; hashes are checked. uv installs in seconds what takes
+# pip a minute; where uv cannot reach the package index (pip has its own configuration), pip does it.
+$(STAMP): requirements-dev.txt requirements-uv.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements-uv.txt
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements-dev.txt \
+	  || $(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements-dev.txt
+	touch $(STAMP)
+
+smoke: venv  ## three real rows of your own table on real services: make smoke PROJECT=... TABLE=P.D.T OUTPUT=P.D.T
+	$(BIN)/python -m pipeline classify --project=$(PROJECT) --input_table=$(TABLE) --output_table=$(OUTPUT) --limit=3
+
+lock: venv  ## write the lock files anew from setup.py
+	$(BIN)/python -m uv pip compile setup.py --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade -q -o requirements.txt
+	$(BIN)/python -m uv pip compile setup.py --extra dev -c requirements.txt --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -q -o requirements-dev.txt
+	echo uv | $(BIN)/python -m uv pip compile - -c requirements-dev.txt --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -q -o requirements-uv.txt
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .local build dist *.egg-info

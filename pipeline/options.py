@@ -1,0 +1,293 @@
+"""Every flag of the pipeline, declared once: the parser, the README's table and the template's metadata come from here.
+
+No Beam import: light commands (`plan`, `audit`, `doctor`) read the same flags without paying for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import functools
+import re
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from pipeline.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FlagSpec:
+    """What is known of a flag beside its name, type and default.
+
+    Attributes:
+        help: one sentence, for `--help`, the README and the template's page.
+        group: heading under which it stands.
+        label: short name on the template's page; derived from the flag's name when empty.
+        choices: the allowed values, or empty.
+        regex: POSIX extended expression that a non-empty value matches, or None.
+        minimum: least allowed number, or None.
+        beam: the flag is Beam's own: it is read here and passed on.
+    """
+
+    help: str
+    group: str
+    label: str = ""
+    choices: tuple[str, ...] = ()
+    regex: str | None = None
+    minimum: float | None = None
+    beam: bool = False
+
+
+def flag(default: Any, help: str, group: str, **more: Any) -> Any:  # noqa: A002 - argparse's own word
+    """A dataclass field that is a command line flag."""
+    return dataclasses.field(default=default, metadata={"spec": FlagSpec(help, group, **more)})
+
+
+_TABLE = r"^[^`[:space:]]+\.[^.`[:space:]]+\.[^.`[:space:]]+$"
+_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+
+INPUT = "Input"
+OUTPUT = "Output"
+QUESTION = "Question"
+PACE = "Pace and limits"
+MONEY = "Money"
+SERVICE = "Services"
+RUN = "Run"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """The flags of `classify` and `plan`, checked one by one; what needs several or a service is checked in `launch`."""
+
+    input_table: str | None = flag(None, "Table of image URIs, PROJECT.DATASET.TABLE.", INPUT, regex=_TABLE)
+    input_query: str | None = flag(None, "SQL whose result is the input, instead of a table.", INPUT)
+    where: str | None = flag(None, "SQL condition on the input's columns.", INPUT)
+    limit: int | None = flag(None, "Ask at most this many rows, a random but stable choice.", INPUT, minimum=1)
+    key_column: str = flag("observation_id", "Column that identifies a row.", INPUT, regex=_NAME)
+    uri_column: str = flag("gcs_uri", "Column with the gs:// URI of the image.", INPUT, regex=_NAME)
+    keep_columns: tuple[str, ...] | None = flag(
+        None,
+        "Input columns stored beside each answer, comma-separated. Default, where present: asset_id, asset_type, "
+        "snapshot_id, capture_time, map_url, latitude, longitude.",
+        INPUT,
+    )
+    retry_failed: str = flag(
+        "retryable",
+        "Which rows that failed before are asked again.",
+        INPUT,
+        choices=("none", "retryable", "all"),
+    )
+
+    output_table: str | None = flag(None, "Table of answers, PROJECT.DATASET.TABLE.", OUTPUT, regex=_TABLE)
+    failures_table: str | None = flag(
+        None, "Table of failures. Default: <output_table>_failures.", OUTPUT, regex=_TABLE
+    )
+    runs_table: str | None = flag(None, "Table of runs. Default: <output_table>_runs.", OUTPUT, regex=_TABLE)
+    promote: bool = flag(False, "Make this run's fingerprint the one that <output_table>_current shows.", OUTPUT)
+
+    task: str = flag("describe", "Name of a built-in task, or path of a YAML file (local or gs://).", QUESTION)
+    prompt: str | None = flag(None, "Text that replaces the task's prompt.", QUESTION)
+    model: str | None = flag(
+        None, "Model id, tuned endpoint id or full resource name. Default: gemini-3.5-flash-lite.", QUESTION
+    )
+    media_resolution: str | None = flag(
+        None,
+        "Image detail, which sets the image's tokens and so its price. Default: low, or what the task says.",
+        QUESTION,
+        choices=("low", "medium", "high", "ultra_high"),
+    )
+    max_output_tokens: int | None = flag(
+        None, "Limit of an answer's tokens. Default: what the task says.", QUESTION, minimum=1
+    )
+    temperature: float | None = flag(None, "Sampling temperature, 0 to 2; newer models ignore it.", QUESTION, minimum=0)
+    thinking_budget: int | None = flag(
+        None, "Thinking tokens of a Gemini 2.5 model; 0 turns thinking off.", QUESTION, minimum=-1
+    )
+    thinking_level: str | None = flag(
+        None,
+        "Thinking of a Gemini 3 model. Default: the least that the model allows.",
+        QUESTION,
+        choices=("minimal", "low", "medium", "high"),
+    )
+    images_per_request: int = flag(
+        1, "Images asked in one call; more saves prompt tokens but may cost accuracy.", QUESTION, minimum=1
+    )
+
+    max_in_flight: int = flag(512, "Calls in flight of one worker process.", PACE, minimum=1)
+    requests_per_minute: float | None = flag(
+        None, "Cap of the whole job; each process gets its share.", PACE, minimum=0.001
+    )
+    tokens_per_minute: float | None = flag(
+        None, "Cap of the whole job; each process gets its share.", PACE, minimum=1
+    )
+    request_timeout_secs: float | None = flag(
+        None, "Time that one call may take. Default: 120, or 1800 for the flex tier.", PACE, minimum=1
+    )
+    max_attempts: int = flag(
+        5, "Attempts that a row has; a rejection for quota costs none.", PACE, minimum=1
+    )
+    service_tier: str = flag(
+        "standard",
+        "Shared capacity to use: flex costs half and may take minutes, priority costs more.",
+        PACE,
+        choices=("standard", "flex", "priority"),
+    )
+
+    max_cost_usd: float | None = flag(
+        None, "Budget of this fingerprint in dollars, across resumed runs.", MONEY, minimum=0
+    )
+    price_usd_per_mtok: str | None = flag(
+        None,
+        "Price of a million input and output tokens, IN,OUT, for a model that the price table does not know.",
+        MONEY,
+        regex=r"^[0-9]*\.?[0-9]+,[0-9]*\.?[0-9]+$",
+    )
+    accept_new_fingerprint: bool = flag(
+        False, "Buy answers again although the table has some to another version of this question.", MONEY
+    )
+    maximum_bytes_billed: int | None = flag(
+        None, "Limit of the bytes that one BigQuery query may bill.", MONEY, minimum=1
+    )
+    max_failure_ratio: float = flag(
+        0.01, "Share of failed rows above which the exit code is 3.", MONEY, minimum=0
+    )
+    allow_concurrent_runs: bool = flag(
+        False, "Start although another run of the same question seems to be alive; rows may be paid twice.", MONEY
+    )
+
+    project: str | None = flag(None, "Google Cloud project that is billed.", SERVICE, beam=True)
+    vertex_location: str | None = flag(
+        None, "Location of the model. Default: the input's own (us or eu), never global unless said.", SERVICE
+    )
+    vertex_endpoint: str | None = flag(
+        None, "HOST:PORT of Vertex AI. Plaintext and anonymous for a loopback address, else TLS.", SERVICE
+    )
+    bigquery_endpoint: str | None = flag(None, "URL of the BigQuery REST API.", SERVICE)
+    bigquery_storage_endpoint: str | None = flag(None, "HOST:PORT of the BigQuery Storage API.", SERVICE)
+
+    runner: str = flag("DirectRunner", "Beam runner: DirectRunner, DataflowRunner or PrismRunner.", RUN, beam=True)
+    region: str | None = flag(None, "Dataflow region.", RUN, beam=True)
+    temp_location: str | None = flag(None, "gs:// folder for Dataflow's temporary files.", RUN, beam=True)
+    max_num_workers: int | None = flag(None, "Most workers of the Dataflow job.", RUN, beam=True, minimum=1)
+    run_id: str | None = flag(
+        None, "Name of the run. Default: the time and a few random letters.", RUN, regex=r"^[a-z0-9_]{1,64}$"
+    )
+    quiet: bool = flag(False, "Print nothing but the summary.", RUN)
+
+    def __post_init__(self) -> None:
+        for field, spec in flags():
+            _check(field.name, getattr(self, field.name), spec)
+
+
+@functools.cache
+def flags() -> tuple[tuple[dataclasses.Field[Any], FlagSpec], ...]:
+    """All flags in the order of declaration: (field, spec) pairs."""
+    return tuple((field, field.metadata["spec"]) for field in dataclasses.fields(Options))
+
+
+@functools.cache
+def flag_types() -> dict[str, type]:
+    """Name of each flag to its plain type: str, int, float, bool, or tuple for a comma-separated list."""
+    hints = typing.get_type_hints(Options)
+    return {field.name: _plain(hints[field.name]) for field, _ in flags()}
+
+
+def parse(argv: Sequence[str]) -> tuple[Options, list[str]]:
+    """Flags to `Options`; what is left over is for Beam's own parser.
+
+    An empty value (`--limit=`) means the default: a template passes empty parameters that way.
+
+    Raises:
+        ConfigError: a value of the wrong form, with the flag, the value and the expected form.
+    """
+    parser = _Parser(prog="python -m pipeline", add_help=False, allow_abbrev=False)
+    add_arguments(parser)
+    known, rest = parser.parse_known_args(list(argv))
+    for before, word in zip(["", *rest], rest, strict=False):
+        if not word.startswith("-") and (not before.startswith("--") or "=" in before):
+            raise ConfigError(f"{word!r} is not a flag: flags are written --name=value")
+    return Options(**{name: value for name, value in vars(known).items() if value is not None}), rest
+
+
+def add_arguments(parser: argparse.ArgumentParser, *, without_beams_own: bool = False) -> None:
+    """Add every flag to an argparse parser; the defaults stay with `Options`."""
+    kinds = flag_types()
+    for field, spec in flags():
+        if spec.beam and without_beams_own:
+            continue
+        kind = kinds[field.name]
+        read = functools.partial(_read, field.name, kind)
+        if kind is bool:
+            parser.add_argument(f"--{field.name}", type=read, nargs="?", const=True, default=None, help=spec.help)
+        else:
+            parser.add_argument(f"--{field.name}", type=read, default=None, help=spec.help)
+
+
+def unknown_flag(word: str, more_names: Sequence[str] = ()) -> ConfigError:
+    """The error for a flag that nobody knows, with the nearest known one."""
+    name = word.lstrip("-").split("=", 1)[0]
+    names = [field.name for field, _ in flags()] + list(more_names)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean --{near[0]}?" if near else "see python -m pipeline classify --help"
+    return ConfigError(f"--{name} is not a flag of this pipeline; {hint}")
+
+
+def help_text() -> str:
+    """The flags by group, for `--help`."""
+    lines: list[str] = []
+    group = ""
+    for field, spec in flags():
+        if spec.group != group:
+            group = spec.group
+            lines.append(f"\n{group}:")
+        default = "" if field.default in (None, False) else f" (default {field.default})"
+        choices = f" One of {', '.join(spec.choices)}." if spec.choices else ""
+        lines.append(f"  --{field.name:<26} {spec.help}{choices}{default}")
+    return "\n".join(lines)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with our errors: one line, no usage text."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
+
+
+def _plain(hint: Any) -> type:
+    """`int | None` to int, `tuple[str, ...] | None` to tuple."""
+    if isinstance(hint, types.UnionType):
+        hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
+    return typing.cast(type, typing.get_origin(hint) or hint)
+
+
+def _read(name: str, kind: type, text: str) -> Any:
+    """One flag's text as its type; None for an empty text."""
+    text = text.strip() if kind is not str else text
+    if text == "":
+        return None
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ConfigError(f"--{name}={text}: expected true or false")
+        return text.lower() == "true"
+    if kind is tuple:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    try:
+        return kind(text)
+    except ValueError:
+        expected = "a whole number" if kind is int else "a number"
+        raise ConfigError(f"--{name}={text}: expected {expected}") from None
+
+
+def _check(name: str, value: Any, spec: FlagSpec) -> None:
+    if value is None:
+        return
+    if spec.choices and value not in spec.choices:
+        raise ConfigError(f"--{name}={value}: expected one of {', '.join(spec.choices)}")
+    if spec.minimum is not None and not value >= spec.minimum:
+        raise ConfigError(f"--{name}={value}: expected at least {spec.minimum:g}")
+    if spec.regex and not re.search(spec.regex.replace("[:space:]", r"\s"), value):
+        form = "PROJECT.DATASET.TABLE" if spec.regex == _TABLE else f"the form {spec.regex}"
+        raise ConfigError(f"--{name}={value}: expected {form}")

@@ -291,3 +291,13 @@ def _check(name: str, value: Any, spec: FlagSpec) -> None:
     if spec.regex and not re.search(spec.regex.replace("[:space:]", r"\s"), value):
         form = "PROJECT.DATASET.TABLE" if spec.regex == _TABLE else f"the form {spec.regex}"
         raise ConfigError(f"--{name}={value}: expected {form}")
+
+
+def markdown() -> str:
+    """The flags as the README's table; a test holds the two equal."""
+    lines = ["| flag | default | meaning |", "|---|---|---|"]
+    for field, spec in flags():
+        default = "" if field.default is None or isinstance(field.default, bool) else f"`{field.default}`"
+        text = spec.help + (f" One of {', '.join(f'`{choice}`' for choice in spec.choices)}." if spec.choices else "")
+        lines.append(f"| `--{field.name}` | {default} | {text.replace('|', '/')} |")
+    return "\n".join(lines)

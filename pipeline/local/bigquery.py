@@ -162,6 +162,9 @@ def _repair() -> None:
 
     snapshot_class.record_change = only_announce
 
+    for module, repository in (("memory", "MemoryCatalogRepository"), ("duckdb", "DuckDBCatalogRepository")):
+        _add_columns_to_the_table_too(getattr(import_module(f"bqemulator.catalog.{module}_repository"), repository))
+
     # It keeps the rows of every read session until it ends.
     read_session._SESSIONS = _Newest(MAX_READ_SESSIONS)
 
@@ -181,6 +184,24 @@ def _repair() -> None:
         return mine
 
     engine_class.connection = property(connection_of_thread)
+
+
+def _add_columns_to_the_table_too(repository: Any) -> None:
+    """Makes new columns of a schema known to DuckDB's table, not to bqemulator's catalogue only."""
+    update = repository.update_table
+    columns_of = import_module("bqemulator.storage.type_map").bq_schema_to_duckdb_columns
+    quoted_name = import_module("bqemulator.storage.sql_identifiers").quoted_table_ref
+
+    def update_with_columns(self: Any, table: Any) -> Any:
+        before = self.get_table(table.project_id, table.dataset_id, table.table_id)
+        if before is not None and table.table_type == "TABLE" and self._engine is not None:
+            new = [{"name": f.name, "type": f.type} for f in table.schema_.fields[len(before.schema_.fields) :]]
+            for name, kind in columns_of(new):
+                name_in_sql = quoted_name(table.project_id, table.dataset_id, table.table_id)
+                self._engine.execute(f'ALTER TABLE {name_in_sql} ADD COLUMN IF NOT EXISTS "{name}" {kind}')
+        return update(self, table)
+
+    repository.update_table = update_with_columns
 
 
 def _append_on_loop(loop: asyncio.AbstractEventLoop) -> None:

@@ -1,0 +1,214 @@
+"""Reads task files: YAML in, a `Task` out, or every mistake with its line and field."""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pipeline.errors import ConfigError
+from pipeline.task.questions import KINDS, Boolean, Boxes, Integer, Label, LabelSet, Number, Text
+from pipeline.task.task import Example, Generation, MisfitError, Task
+
+_BUILTIN = ("tasks",)
+_SUFFIXES = (".yaml", ".yml")
+_QUESTIONS: dict[str, type[BaseModel]] = dict(
+    zip(KINDS, (Label, LabelSet, Boolean, Integer, Number, Text, Boxes), strict=True)
+)
+_SAID = {
+    "missing": "is missing",
+    "string_type": "must be text: put it in quotes",
+    "bool_type": "must be true or false",
+    "dict_type": "must be a mapping (name: value)",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "model_type": "must be a mapping (name: value)",
+    "model_attributes_type": "must be a mapping (name: value)",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "union_tag_not_found": f"needs a type: one of {', '.join(KINDS)}",
+    "union_tag_invalid": f"has an unknown type: it must be one of {', '.join(KINDS)}",
+}
+_Path = tuple[str | int, ...]
+
+
+class TaskError(ConfigError):
+    """A task file with mistakes; `problems` has a line for each, the message has the first."""
+
+    def __init__(self, problems: Sequence[str], where: str) -> None:
+        more = len(problems) - 1
+        rest = f" (and {more} more: python -m pipeline tasks validate {where})" if more else ""
+        super().__init__(problems[0] + rest)
+        self.problems = tuple(problems)
+
+
+def builtin_names() -> tuple[str, ...]:
+    """The names of the tasks that come with the package, sorted."""
+    folder = importlib.resources.files("pipeline").joinpath(*_BUILTIN)
+    return tuple(sorted(each.name.removesuffix(".yaml") for each in folder.iterdir() if each.name.endswith(".yaml")))
+
+
+def load(name_or_path: str) -> Task:
+    """See `Task.load`."""
+    return parse(source(name_or_path), name_or_path)
+
+
+def source(name_or_path: str) -> str:
+    """The YAML text of a built-in task or of a file, local or gs://.
+
+    Raises:
+        ConfigError: there is none, or it cannot be read.
+    """
+    if name_or_path.startswith("gs://"):
+        return _read_gcs(name_or_path)
+    if name_or_path.endswith(_SUFFIXES) or "/" in name_or_path or os.sep in name_or_path:
+        try:
+            return Path(name_or_path).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            raise ConfigError(f"task file {name_or_path}: {reason}") from error
+    names = builtin_names()
+    if name_or_path not in names:
+        near = get_close_matches(name_or_path, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"built in are {', '.join(names)}"
+        raise ConfigError(f"task {name_or_path!r} is not built in; {hint} (a file's name ends in .yaml)")
+    return importlib.resources.files("pipeline").joinpath(*_BUILTIN, f"{name_or_path}.yaml").read_text("utf-8")
+
+
+def _read_gcs(uri: str) -> str:
+    # Imported here: the storage client costs most of a second, and only this case needs it.
+    import google.auth.exceptions
+    from google.api_core.exceptions import GoogleAPIError
+    from google.cloud import storage
+    from google.resumable_media import DataCorruption
+
+    try:
+        text: str = storage.Blob.from_uri(uri, client=storage.Client()).download_as_text("utf-8", timeout=60)
+    except google.auth.exceptions.GoogleAuthError as error:
+        raise ConfigError(
+            f"task file {uri}: no Google credentials ({error}); run: gcloud auth application-default login"
+        ) from error
+    except (GoogleAPIError, DataCorruption, OSError, ValueError) as error:
+        raise ConfigError(f"task file {uri}: {' '.join(str(error).split())}") from error
+    return text
+
+
+def parse(text: str, where: str) -> Task:
+    """A task of its YAML text.
+
+    Args:
+        text: the YAML.
+        where: the file's name, for messages.
+
+    Raises:
+        TaskError: the text has mistakes.
+    """
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise TaskError([f"{where}, line {line}: not YAML: {error.problem or error.context}"], where) from error
+    except yaml.YAMLError as error:
+        raise TaskError([f"{where}: not YAML: {' '.join(str(error).split())}"], where) from error
+    if not isinstance(node, yaml.MappingNode):
+        raise TaskError([f"{where}: must be a mapping with name, prompt and questions"], where)
+    doubled = [f"{where}, line {line}: {name} stands there twice" for name, line in _doubled(node, ())]
+    if doubled:
+        raise TaskError(doubled, where)
+    try:
+        return Task.model_validate(_value(text))
+    except ValidationError as error:
+        raise TaskError([_say(each, node, where) for each in error.errors()], where) from error
+    except (yaml.YAMLError, ValueError) as error:  # a date such as 2026-13-45 fails while it is built
+        raise TaskError([f"{where}: {' '.join(str(error).split())}"], where) from error
+
+
+def _value(text: str) -> Any:
+    return yaml.safe_load(text)
+
+
+def _doubled(node: yaml.Node, path: _Path) -> Iterator[tuple[str, int]]:
+    if isinstance(node, yaml.SequenceNode):
+        for place, child in enumerate(node.value):
+            yield from _doubled(child, (*path, place))
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, child in node.value:
+            here = (*path, str(key.value))
+            if str(key.value) in seen:
+                yield _shown(here), key.start_mark.line + 1
+            seen.add(str(key.value))
+            yield from _doubled(child, here)
+
+
+def _say(error: Mapping[str, Any], root: yaml.MappingNode, where: str) -> str:
+    path: _Path = tuple(error["loc"])
+    inner = error.get("ctx", {}).get("error")
+    if isinstance(inner, MisfitError):
+        path = inner.where
+    line, path = _find(root, path)
+    kind = error["type"]
+    if kind == "extra_forbidden":
+        said = _unknown_field(path, root)
+    elif isinstance(inner, MisfitError):
+        said = str(inner)
+    else:
+        said = _SAID.get(kind, error["msg"][:1].lower() + error["msg"][1:])
+    return f"{where}, line {line}: {_shown(path)} {said}"
+
+
+def _find(root: yaml.Node, path: _Path) -> tuple[int, _Path]:
+    """Line of the field (or of what it is missing from), and its path without what is not in the file."""
+    node, line, found = root, root.start_mark.line + 1, list[str | int]()
+    for place, step in enumerate(path):
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((key, child) for key, child in node.value if key.value == str(step)), None)
+            if pair is not None:
+                line, node = pair[0].start_mark.line + 1, pair[1]
+                found.append(step)
+                continue
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            node = node.value[step]
+            line = node.start_mark.line + 1
+            found.append(step)
+            continue
+        # pydantic puts the kind of a question, or of a union's member, into the path; a missing field comes last.
+        if place == len(path) - 1 and isinstance(node, yaml.MappingNode) and isinstance(step, str):
+            found.append(step)
+    return line, tuple(found)
+
+
+def _shown(path: _Path) -> str:
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
+    return text or "the file"
+
+
+def _unknown_field(path: _Path, root: yaml.MappingNode) -> str:
+    model: type[BaseModel] = Task
+    if path[0] == "generation":
+        model = Generation
+    elif path[0] == "examples":
+        model = Example
+    elif path[0] == "questions":
+        kind = _scalar(root, (*path[:2], "type"))
+        model = _QUESTIONS.get(kind, Text)
+    names = list(model.model_fields)
+    near = get_close_matches(str(path[-1]), names, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+    return f"is not a field here; {hint}"
+
+
+def _scalar(root: yaml.Node, path: _Path) -> str:
+    node: yaml.Node | None = root
+    for step in path:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        node = next((child for key, child in pairs if key.value == step), None)
+    return str(node.value) if isinstance(node, yaml.ScalarNode) else ""

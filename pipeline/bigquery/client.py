@@ -13,9 +13,11 @@ from urllib.parse import urlsplit
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
+    from google.api_core.retry import Retry
     from google.cloud import bigquery
     from google.cloud.bigquery_storage_v1 import BigQueryReadClient, BigQueryWriteClient
 
+SHORT_RETRY_SECS = 30.0
 _UNLIMITED_MESSAGES = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
 
 # Which role holds a permission: https://cloud.google.com/bigquery/docs/access-control#bigquery
@@ -129,6 +131,13 @@ def _storage_is_loopback(address: str | None) -> bool:
     if not re.fullmatch(r"(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(?::\d{1,5})?", address):
         raise ConfigError(f"--bigquery_storage_endpoint: {address!r} is not HOST:PORT, e.g. 127.0.0.1:9060")
     return _is_loopback(urlsplit(f"//{address}").hostname)
+
+
+def short_retry() -> Retry:
+    """For calls that take a second: Google's own default keeps trying for ten minutes."""
+    from google.cloud.bigquery import DEFAULT_RETRY
+
+    return DEFAULT_RETRY.with_timeout(SHORT_RETRY_SECS)
 
 
 @contextlib.contextmanager

@@ -1,186 +1,19 @@
-"""What a table or query holds, and our own tables: made when missing, checked when there, given new columns."""
+"""Our own tables: made when missing, checked when there, given the columns that a newer version has."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from pipeline.bigquery import names
-from pipeline.bigquery.client import Endpoint, explained
+from pipeline.bigquery.client import Endpoint, explained, short_retry
+from pipeline.bigquery.inputs import STANDARD_TYPES
 from pipeline.bigquery.names import TableName
 from pipeline.errors import ConfigError
-from pipeline.rows import ANSWER_COLUMNS, Column
+from pipeline.rows import Column
 
 if TYPE_CHECKING:
     from google.cloud import bigquery
-
-RETRY_SECS = 30.0  # a table's description comes within a second; Google's own default retries for ten minutes
-
-# The REST API still speaks legacy SQL's type names.
-_STANDARD_TYPES = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "RECORD": "STRUCT"}
-_KEPT_AS_THEY_ARE = ("STRING", "INT64", "FLOAT64", "BOOL", "TIMESTAMP", "DATE")
-_DEFAULT_KEPT = ("asset_id", "asset_type", "snapshot_id", "capture_time", "map_url")
-_LOCATIONS = ("location", "capture_location")  # the latter in panorama tables, which have no asset
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Field:
-    """One column or struct field of an input. `type` is GoogleSQL's name; `repeated` makes it an array."""
-
-    name: str
-    type: str
-    repeated: bool = False
-    fields: tuple[Field, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class TableInfo:
-    """What is known of an input before anything is read.
-
-    Args:
-        sql: What comes after FROM: a quoted table, or a query in parentheses.
-        fields: Its columns.
-        location: Where it lies, such as `US`; None where BigQuery does not say.
-        rows: Rows of a table; None for a view or a query.
-    """
-
-    sql: str
-    fields: tuple[Field, ...]
-    location: str | None
-    rows: int | None = None
-
-    def find(self, path: str) -> Field | None:
-        """The field of that name or dotted path, in any case; None when there is none or it lies in an array."""
-        fields = self.fields
-        found: Field | None = None
-        for part in path.split("."):
-            if found is not None and found.repeated:
-                return None
-            found = next((field for field in fields if field.name.lower() == part.lower()), None)
-            if found is None:
-                return None
-            fields = found.fields
-        return found
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class KeptColumn:
-    """An input column that goes along: its flat name, its type in the answers table, and its GoogleSQL expression.
-
-    The expression gives a STRING where the type is JSON.
-    """
-
-    name: str
-    type: str
-    expr: str
-
-
-def inspect(endpoint: Endpoint, table: TableName, flag: str = "--input_table") -> TableInfo:
-    """Returns the columns and the location of a table, view or table of a linked data set; reads no data.
-
-    Raises:
-        ConfigError: It does not exist or may not be read.
-    """
-    with explained(flag, table), endpoint.client() as client:
-        found = client.get_table(str(table), retry=_retry())
-        rows = None if found.num_rows is None or found.table_type != "TABLE" else int(found.num_rows)
-        return TableInfo(table.sql, _fields(found.schema), found.location or None, rows)
-
-
-def inspect_query(endpoint: Endpoint, sql: str, flag: str = "--input_query") -> TableInfo:
-    """Returns the columns and the location of a query's result, by a dry run that costs nothing.
-
-    Raises:
-        ConfigError: It is not one valid SELECT.
-    """
-    from google.cloud import bigquery
-
-    text = sql.strip().rstrip(";")
-    with explained(flag, _shortened(text)), endpoint.client() as client:
-        job = client.query(f"SELECT * FROM (\n{text}\n)", job_config=bigquery.QueryJobConfig(dry_run=True))
-        return TableInfo(f"(\n{text}\n)", _fields(job.schema or ()), job.location)
-
-
-def kept_columns(info: TableInfo, requested: Sequence[str] | None) -> list[KeptColumn]:
-    """Returns the input columns to store beside each answer, in order, each once.
-
-    A struct or array is kept as JSON, but `location` as `latitude` and `longitude`; a field of a struct is named by its
-    path, `bbox.lo.x`, and kept as `bbox_lo_x`. Types that answers do not have (NUMERIC, DATETIME, BYTES, ...) become text.
-
-    Args:
-        info: The input.
-        requested: Names or paths; None takes the default where present: asset_id, asset_type, snapshot_id, capture_time,
-            map_url, location.
-
-    Raises:
-        ConfigError: A requested column does not exist, or its name is taken by a column of the answers table.
-    """
-    if requested is None:
-        wanted = [name for name in _DEFAULT_KEPT if info.find(name) is not None]
-        wanted += [name for name in _LOCATIONS if _is_location(info.find(name))][:1]
-    else:
-        wanted = list(requested)
-    kept: dict[str, KeptColumn] = {}
-    for path in wanted:
-        for column in _columns_of(info, path, "--keep_columns"):
-            kept.setdefault(column.name.lower(), column)
-    taken = {column.name for column in ANSWER_COLUMNS} | {"shard", "problem"}
-    clash = sorted(column.name for column in kept.values() if column.name.lower() in taken)
-    if clash:
-        raise ConfigError(
-            f"--keep_columns: {', '.join(clash)}: the answers table has a column of that name already; "
-            "leave it out, or rename it with --input_query"
-        )
-    return list(kept.values())
-
-
-def prompt_columns(info: TableInfo, requested: Sequence[str]) -> list[KeptColumn]:
-    """Returns the input columns that a prompt names, by the rules of `kept_columns`.
-
-    Raises:
-        ConfigError: The input has no such column.
-    """
-    return [column for path in requested for column in _columns_of(info, path, "--task: its prompt names a column")]
-
-
-def _columns_of(info: TableInfo, path: str, flag: str) -> list[KeptColumn]:
-    field = info.find(path)
-    if field is None:
-        there = ", ".join(found.name for found in info.fields)
-        raise ConfigError(f"{flag}: the input has no column {path!r}; it has {there}")
-    if "." not in path and path.lower() in _LOCATIONS and _is_location(field):
-        inner = (f"{path}.latitude", f"{path}.longitude")
-        return [KeptColumn(part.rsplit(".", 1)[1], "FLOAT64", names.quoted(part)) for part in inner]
-    expr = names.quoted(path, flag)
-    name = path.replace(".", "_")
-    if field.repeated or field.type in ("STRUCT", "JSON"):
-        return [KeptColumn(name, "JSON", f"TO_JSON_STRING({expr})")]
-    if field.type in _KEPT_AS_THEY_ARE:
-        return [KeptColumn(name, field.type, expr)]
-    return [KeptColumn(name, "STRING", as_text(expr, field.type))]
-
-
-def as_text(expr: str, kind: str) -> str:
-    """GoogleSQL that gives a scalar of that type as STRING."""
-    functions = {"STRING": "{}", "BYTES": "TO_BASE64({})", "GEOGRAPHY": "ST_ASTEXT({})", "RANGE": "FORMAT('%t', {})"}
-    return functions.get(kind, "CAST({} AS STRING)").format(expr)
-
-
-def _is_location(field: Field | None) -> bool:
-    return field is not None and not field.repeated and {"latitude", "longitude"} <= {f.name for f in field.fields}
-
-
-def _fields(schema: Sequence[Any]) -> tuple[Field, ...]:
-    return tuple(
-        Field(
-            field.name,
-            _STANDARD_TYPES.get(field.field_type, field.field_type),
-            field.mode == "REPEATED",
-            _fields(field.fields),
-        )
-        for field in schema
-    )
 
 
 def check_dataset(endpoint: Endpoint, table: TableName, location: str | None, flag: str = "--output_table") -> str:
@@ -193,7 +26,7 @@ def check_dataset(endpoint: Endpoint, table: TableName, location: str | None, fl
 
     with explained(flag, table), endpoint.client() as client:
         try:
-            found = client.get_dataset(table.dataset_name, retry=_retry())
+            found = client.get_dataset(table.dataset_name, retry=short_retry())
         except NotFound:
             raise ConfigError(
                 f"{flag} {table}: there is no data set {table.dataset_name}; make it with "
@@ -201,8 +34,8 @@ def check_dataset(endpoint: Endpoint, table: TableName, location: str | None, fl
             ) from None
     if location is not None and found.location.lower() != location.lower():
         raise ConfigError(
-            f"{flag} {table}: its data set lies in {found.location}, the input in {location}; BigQuery cannot join them: "
-            f"give a data set in {location}, e.g. `bq mk --location={location} --dataset {table.project}:NAME`"
+            f"{flag} {table}: its data set lies in {found.location}, the input in {location}, and BigQuery cannot join "
+            f"them; give one in {location}, e.g. `bq mk --location={location} --dataset {table.project}:NAME`"
         )
     return str(found.location)
 
@@ -231,7 +64,7 @@ def ensure_table(
     with explained(flag, table), endpoint.client() as client:
         for _ in range(3):  # another run may make or change it at the same moment: look again then
             try:
-                found = client.get_table(str(table), retry=_retry())
+                found = client.get_table(str(table), retry=short_retry())
             except NotFound:
                 made = bigquery.Table(str(table), schema=[_schema_field(column) for column in columns])
                 made.time_partitioning = bigquery.TimePartitioning("DAY", field=partition_by)
@@ -257,7 +90,7 @@ def ensure_table(
 
 def _missing(found: bigquery.Table, columns: Sequence[Column], flag: str) -> list[Column]:
     """The columns that a table lacks, once it is known to be one of ours."""
-    there = {field.name.lower(): field for field in _fields(found.schema)}
+    there = {field.name.lower(): field for field in found.schema}
     name = found.reference
     if found.table_type != "TABLE":
         raise ConfigError(f"{flag} {name}: is a {found.table_type.lower()}; give the name of a table, or of none yet")
@@ -281,19 +114,16 @@ def _missing(found: bigquery.Table, columns: Sequence[Column], flag: str) -> lis
     return missing
 
 
-def _described(field: Field) -> str:
-    return f"ARRAY<{field.type}>" if field.repeated else field.type
+def _described(field: bigquery.SchemaField) -> str:
+    kind = STANDARD_TYPES.get(field.field_type, field.field_type)
+    return f"ARRAY<{kind}>" if field.mode == "REPEATED" else kind
 
 
 def _schema_field(column: Column) -> bigquery.SchemaField:
     from google.cloud import bigquery
 
-    return bigquery.SchemaField(
-        column.name,
-        column.type,
-        mode="REQUIRED" if column.required else "NULLABLE",
-        description=column.description or None,
-    )
+    mode = "REQUIRED" if column.required else "NULLABLE"
+    return bigquery.SchemaField(column.name, column.type, mode=mode, description=column.description)
 
 
 def exists(endpoint: Endpoint, table: TableName, flag: str = "--output_table") -> bool:
@@ -302,31 +132,7 @@ def exists(endpoint: Endpoint, table: TableName, flag: str = "--output_table") -
 
     with explained(flag, table), endpoint.client() as client:
         try:
-            client.get_table(str(table), retry=_retry())
+            client.get_table(str(table), retry=short_retry())
         except NotFound:
             return False
     return True
-
-
-def _retry() -> Any:
-    from google.cloud.bigquery import DEFAULT_RETRY
-
-    return DEFAULT_RETRY.with_timeout(RETRY_SECS)
-
-
-def _shortened(text: str) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= 60 else flat[:57] + "..."
-
-
-def answer_columns(kept: Sequence[KeptColumn]) -> tuple[Column, ...]:
-    """The columns of an answers table: the fixed ones, then the kept ones."""
-    return (*ANSWER_COLUMNS, *(Column(column.name, column.type, "From the input.") for column in kept))
-
-
-def walk(fields: Sequence[Field], prefix: str = "") -> Iterator[tuple[str, Field]]:
-    """Every field and struct field with its dotted path."""
-    for field in fields:
-        yield prefix + field.name, field
-        if not field.repeated:
-            yield from walk(field.fields, f"{prefix}{field.name}.")

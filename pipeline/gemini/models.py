@@ -20,7 +20,7 @@ import yaml
 from pipeline.errors import ConfigError
 from pipeline.gemini.prices import Period, Prices
 from pipeline.task import Settings, Task
-from pipeline.task.task import MAX_OUTPUT_TOKENS
+from pipeline.task.parts import MAX_OUTPUT_TOKENS
 
 TIERS = ("standard", "flex", "priority")
 _TIMEOUT_SECS = 120.0
@@ -133,18 +133,20 @@ def settings_for(task: Task, model: str | None = None, **flags: Any) -> Settings
     """
     settings = Settings.of(task, model or task.model or default_model(), **flags)
     least = find(settings.model).least_thinking
-    if settings.thinking_level is None and settings.thinking_budget is None and least is not None:
-        field = "thinking_level" if isinstance(least, str) else "thinking_budget"
-        settings = dataclasses.replace(settings, **{field: least})
+    if settings.thinking_level is None and settings.thinking_budget is None:
+        if isinstance(least, str):
+            return dataclasses.replace(settings, thinking_level=least)
+        return dataclasses.replace(settings, thinking_budget=least)
     return settings
 
 
-def check(settings: Settings, location: str) -> list[str]:
+def check(settings: Settings, location: str, *, price_given: bool = False) -> list[str]:
     """Compare the settings with what the model takes, before any money is spent.
 
     Args:
         settings: of the run.
         location: the Vertex AI location that will be asked.
+        price_given: whether `--price_usd_per_mtok` makes up for a price that is not recorded.
 
     Returns:
         Warnings, a line each: a closed model, settings that it ignores, a price that is not known.
@@ -156,9 +158,9 @@ def check(settings: Settings, location: str) -> list[str]:
     _check_ranges(settings)
     warnings = [f"{model.name}: {model.note}"] if model.note else []
     if not model.known:
-        warnings.append(f"{settings.model}: not in the list of models; its settings are not checked and its price is not known")
-    elif model.prices is None:
-        warnings.append(f"{model.name}: its price is not recorded; --price_usd_per_mtok=IN,OUT gives it")
+        warnings.append(f"{settings.model}: not in the list of models, so its settings are not checked")
+    if model.prices is None and not price_given:
+        warnings.append(f"{model.name}: its price is not known; --price_usd_per_mtok=IN,OUT gives it")
     for name in _SETTINGS_CHECKED:
         if getattr(settings, name) is None:
             continue
@@ -224,9 +226,9 @@ _RESOURCE = re.compile(r"projects/[^/]+/locations/([^/]+)/(publishers/[^/]+/mode
 def location_for(data_location: str, settings: Settings, asked: str | None = None) -> str:
     """Where to ask, so that images are processed where their table lies.
 
-    The table's multi-region when it is one, a region's own otherwise, except that regions of the US and of the EU become
-    `us` and `eu`, where current models are served. Never `global`, unless it is asked for. London and Zurich are not in
-    the EU and stay themselves.
+    The table's multi-region when it is one, a region's own otherwise, except that regions of the US and of the EU
+    become `us` and `eu`, where current models are served. Never `global`, unless it is asked for. London and Zurich are
+    not in the EU and stay themselves.
 
     Args:
         data_location: the BigQuery location of the input, such as US, EU or europe-west4.

@@ -124,7 +124,9 @@ class Estimate:
         return prices.cost(self.prompt_tokens, self.output_tokens, self.thoughts_tokens, at=at, tier=tier)
 
 
-def estimate(task: Task, settings: Settings, model: Model, *, prompt_chars: int | None = None, images: int = 1) -> Estimate:
+def estimate(
+    task: Task, settings: Settings, model: Model, *, prompt_chars: int | None = None, images: int = 1
+) -> Estimate:
     """The tokens of one call.
 
     Args:
@@ -135,7 +137,8 @@ def estimate(task: Task, settings: Settings, model: Model, *, prompt_chars: int 
         images: images in the call.
     """
     chars = len(task.prompt) if prompt_chars is None else prompt_chars
-    chars += len(task.system_instruction) + sum(len(task.example_answer(each)) + len(task.prompt) for each in task.examples)
+    chars += len(task.system_instruction)
+    chars += sum(len(task.prompt) + len(task.example_answer(each)) for each in task.examples)
     if task.response_schema:
         chars += len(json.dumps(task.response_schema))  # FACTS: the schema counts as input
     if images > 1:

@@ -16,7 +16,7 @@ from typing import Any
 
 from pipeline.rows import Observation
 from pipeline.task import Settings, Task, mime_type
-from pipeline.task.task import MAX_OUTPUT_TOKENS
+from pipeline.task.parts import MAX_OUTPUT_TOKENS
 
 METHOD = "/google.cloud.aiplatform.v1.PredictionService/GenerateContent"
 
@@ -51,7 +51,7 @@ def image_keys(count: int) -> tuple[str, ...]:
 
 
 def request_labels(run_id: str, task: str) -> dict[str, str]:
-    """Labels that split the bill by run and task: lower case, at most 63 characters (Vertex AI, custom metadata labels)."""
+    """Labels that split the bill by run and task: lower case, 63 characters (Vertex AI, custom metadata labels)."""
     return {name: _NOT_IN_LABELS.sub("_", value.lower())[:63] for name, value in (("run", run_id), ("task", task))}
 
 
@@ -110,7 +110,7 @@ class RequestBuilder:
                 self._add_image(parts, row, inline[place] if inline else None)
             parts.add().text = self._task.pack_prompt(keys)
         if correction:
-            # In the same turn: current models refuse a request whose last turn is the model's, and the image is sent once.
+            # In the same turn: the image is sent once, and current models refuse a request whose last turn is theirs.
             parts.add().text = correction
         body: bytes = content.SerializeToString()
         return b"".join((head, _CONTENTS_TAG, _varint(len(body)), body))
@@ -142,7 +142,8 @@ class RequestBuilder:
             if value is not None:
                 setattr(config, name, value)
         if not self._ultra:  # ultra_high exists for a part only, not for a request
-            config.media_resolution = config.MediaResolution.Value(f"MEDIA_RESOLUTION_{_LEVELS[settings.media_resolution]}")
+            level = f"MEDIA_RESOLUTION_{_LEVELS[settings.media_resolution]}"
+            config.media_resolution = config.MediaResolution.Value(level)
         thinking = config.thinking_config
         if settings.thinking_level is not None:
             thinking.thinking_level = thinking.ThinkingLevel.Value(_LEVELS[settings.thinking_level])

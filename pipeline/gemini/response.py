@@ -6,8 +6,8 @@ import dataclasses
 import enum
 from typing import Any
 
-# Numbers by name from google.cloud.aiplatform_v1; a test compares them with the installed client. Vertex AI adds reasons
-# (IMAGE_SAFETY, LANGUAGE, ... over REST): a number that is not here is kept as FINISH_REASON_<number>.
+# Numbers by name from google.cloud.aiplatform_v1; a test compares them with the installed client. Vertex AI adds
+# reasons (IMAGE_SAFETY, LANGUAGE, ... over REST): a number that is not here is kept as FINISH_REASON_<number>.
 FINISH_REASONS = {
     0: "FINISH_REASON_UNSPECIFIED",
     1: "STOP",

@@ -2,7 +2,8 @@
 
 from pipeline.task.answers import Invalid, Packed, Parsed
 from pipeline.task.identity import Settings, differences, fingerprint, identity
-from pipeline.task.task import Task, mime_type
+from pipeline.task.parts import mime_type
+from pipeline.task.task import Task
 from pipeline.task.yaml_file import TaskError, builtin_names, parse, source
 
 __all__ = [

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pipeline.task.questions import Read, WrongValueError, clean_text, show
+from pipeline.task.base import Read, WrongValueError, clean_text, show
 
 PACK_KEY = "image"
 """Property that names the image in an answer to several; no question may be called so."""

@@ -1,7 +1,8 @@
 """What decides an answer: the settings of a run, and the fingerprint under which its answers are kept.
 
 Two runs share their answers, and pay for them once, if and only if their fingerprints are equal. The fingerprint covers
-- of the task: prompt, system instruction, questions (names, order, kinds, labels, ranges, descriptions), reasoning, examples;
+- of the task: prompt, system instruction, reasoning, examples, questions (names, order, kinds, labels, ranges,
+  descriptions);
 - of the settings: model, media resolution, thinking, sampling, `max_output_tokens`, images per request;
 - `FORMAT`, raised when a new version of this package asks differently for the same task.
 
@@ -19,7 +20,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import ConfigError
-from pipeline.task.task import MEDIA_RESOLUTIONS, THINKING_LEVELS, Task
+from pipeline.task.parts import MEDIA_RESOLUTIONS, THINKING_LEVELS
+from pipeline.task.task import Task
 
 FORMAT = 1
 
@@ -109,7 +111,8 @@ def _question(question: Any) -> dict[str, Any]:
     if "labels" in spec:
         spec["labels"] = [[label, meaning] if meaning else label for label, meaning in spec["labels"].items()]
     if question.type == "number":
-        spec |= {bound: float(spec[bound]) for bound in ("minimum", "maximum") if bound in spec}  # 1 and 1.0 are the same
+        # 1 and 1.0 are the same bound.
+        spec |= {bound: float(spec[bound]) for bound in ("minimum", "maximum") if bound in spec}
     return {"type": question.type, **spec}
 
 
@@ -120,12 +123,13 @@ def fingerprint(task: Task, settings: Settings) -> str:
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """What differs between two identities, a line each: `media_resolution: "low" -> "high"`; empty when nothing does."""
+    """What differs between two identities, a line each: `media_resolution: "low" -> "high"`. None when nothing does."""
     old, new = _flat(before), _flat(after)
-    lines = []
-    for name in dict.fromkeys([*old, *new]):
-        if old.get(name) != new.get(name):
-            lines.append(f"{name}: {_brief(old.get(name))} -> {_brief(new.get(name))}")
+    lines = [
+        f"{name}: {_brief(old.get(name))} -> {_brief(new.get(name))}"
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name) != new.get(name)
+    ]
     if not lines and json.dumps(before, sort_keys=True) != json.dumps(after, sort_keys=True):
         lines.append("the order of the questions")
     return lines

@@ -1,4 +1,4 @@
-"""What is asked of every image: prompt, questions, examples and generation settings, with all that follows from them."""
+"""What is asked of every image: prompt, questions, examples, generation settings, and all that follows from them."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from pipeline.errors import ConfigError
 from pipeline.rows import ANSWER_COLUMNS
 from pipeline.task.answers import PACK_KEY, PACK_TEXT, Invalid, Packed, Parsed, Reader
-from pipeline.task.questions import AnyQuestion, Label, Text
+from pipeline.task.labels import Label
+from pipeline.task.parts import Example, Generation, MisfitError
+from pipeline.task.questions import AnyQuestion
 from pipeline.task.template import Template, TemplateError
+from pipeline.task.values import Text
 
-MEDIA_RESOLUTIONS = ("low", "medium", "high", "ultra_high")
-THINKING_LEVELS = ("minimal", "low", "medium", "high")
-MAX_OUTPUT_TOKENS = 65_536  # FACTS: limits a request, all models
 REASONING = "reasoning"
 CHARS_PER_TOKEN = 4  # Gemini documentation, "Understand and count tokens": a token is about 4 characters of English
 FREE_TEXT_TOKENS = 300  # planned output of a free-text task that does not say; a guess, `plan --sample` measures
@@ -29,62 +29,6 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _NOT_IN_PACKS = frozenset({PACK_KEY, PACK_TEXT})
 _ANSWER_COLUMNS = frozenset(column.name for column in ANSWER_COLUMNS)
 _REASON = "Before the other answers: in one or two sentences, what in the image decides them."
-
-
-def _lower(value: Any) -> Any:
-    return value.lower() if isinstance(value, str) else value
-
-
-def _one_of(choices: Sequence[str]) -> Any:
-    def check(value: Any) -> Any:
-        value = _lower(value)
-        if value is not None and value not in choices:
-            raise PydanticCustomError("choice", "must be one of {choices}", {"choices": ", ".join(choices)})
-        return value
-
-    return BeforeValidator(check)
-
-
-class Generation(BaseModel):
-    """How the model is to answer; None leaves a setting to the flags, then to the model."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    media_resolution: Annotated[str | None, _one_of(MEDIA_RESOLUTIONS)] = None
-    max_output_tokens: int | None = Field(None, ge=1, le=MAX_OUTPUT_TOKENS, strict=True)
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, ge=0, le=1)
-    top_k: int | None = Field(None, ge=1, strict=True)
-    seed: int | None = Field(None, strict=True)
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    thinking_level: Annotated[str | None, _one_of(THINKING_LEVELS)] = None
-    thinking_budget: int | None = Field(None, ge=-1, strict=True)
-
-
-class Example(BaseModel):
-    """An image with its right answer, shown to the model before the question; `columns` fills the prompt for it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    image: StrictStr
-    answer: dict[str, Any] | StrictStr
-    columns: dict[str, Any] = Field(default_factory=dict)
-
-    @field_validator("image")
-    @classmethod
-    def _is_image(cls, value: str) -> str:
-        if not value.startswith("gs://") or mime_type(value) is None:
-            raise PydanticCustomError("image", "must be a gs:// URI that ends in one of {types}", {"types": _EXTENSIONS})
-        return value
-
-
-class MisfitError(ValueError):
-    """Parts of a task that do not fit together; `where` is the path of the field at fault."""
-
-    def __init__(self, where: tuple[str | int, ...], message: str) -> None:
-        super().__init__(message)
-        self.where = where
 
 
 class Task(BaseModel):
@@ -107,7 +51,7 @@ class Task(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: StrictStr
-    version: int = Field(1, ge=1, strict=True)
+    version: int = Field(default=1, ge=1, strict=True)
     description: StrictStr = ""
     model: StrictStr | None = None
     system_instruction: StrictStr = ""
@@ -116,7 +60,7 @@ class Task(BaseModel):
     questions: dict[str, AnyQuestion] = Field(default_factory=dict)
     examples: tuple[Example, ...] = ()
     generation: Generation = Generation()
-    planned_output_tokens: int | None = Field(None, ge=1, strict=True)
+    planned_output_tokens: int | None = Field(default=None, ge=1, strict=True)
 
     @classmethod
     def load(cls, name_or_path: str) -> Task:
@@ -197,7 +141,7 @@ class Task(BaseModel):
         if self.reasoning:
             text = self.reasoning if isinstance(self.reasoning, str) else _REASON
             properties[REASONING] = {"type": "string", "description": text}
-        properties |= {name: question.schema() for name, question in self.questions.items()}
+        properties |= {name: question.answer_schema() for name, question in self.questions.items()}
         return _object(properties)
 
     def pack_schema(self, keys: Sequence[str]) -> dict[str, Any]:
@@ -325,19 +269,3 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
         "required": list(properties),
         "propertyOrdering": list(properties),
     }
-
-
-_MIME_TYPES = {
-    "jpg": "image/jpeg",
-    "jpeg": "image/jpeg",
-    "png": "image/png",
-    "webp": "image/webp",
-    "heic": "image/heic",
-    "heif": "image/heif",
-}  # FACTS: the image types that Gemini takes
-_EXTENSIONS = ", ".join(f".{extension}" for extension in _MIME_TYPES)
-
-
-def mime_type(uri: str) -> str | None:
-    """The MIME type of an image by its URI's extension; None for one that Gemini does not take."""
-    return _MIME_TYPES.get(uri.rpartition(".")[2].lower())

@@ -56,7 +56,7 @@ class Template:
                 self._pieces += [name, ""]
             else:
                 raise TemplateError(
-                    f"{brace} is not a column in braces such as {{asset_type}}; a literal brace is doubled: {{{{ or }}}}"
+                    f"{brace} is not a column in braces, such as {{asset_type}}; literal braces are doubled: {{{{ }}}}"
                 )
         self._pieces[-1] += text[at:]
         self.columns: tuple[str, ...] = tuple(dict.fromkeys(self._pieces[1::2]))

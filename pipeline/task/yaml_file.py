@@ -13,14 +13,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import ConfigError
-from pipeline.task.questions import KINDS, Boolean, Boxes, Integer, Label, LabelSet, Number, Text
-from pipeline.task.task import Example, Generation, MisfitError, Task
+from pipeline.task.base import Question
+from pipeline.task.parts import Example, Generation, MisfitError
+from pipeline.task.questions import KINDS
+from pipeline.task.task import Task
 
 _BUILTIN = ("tasks",)
 _SUFFIXES = (".yaml", ".yml")
-_QUESTIONS: dict[str, type[BaseModel]] = dict(
-    zip(KINDS, (Label, LabelSet, Boolean, Integer, Number, Text, Boxes), strict=True)
-)
 _SAID = {
     "missing": "is missing",
     "string_type": "must be text: put it in quotes",
@@ -85,7 +84,7 @@ def _read_gcs(uri: str) -> str:
     # Imported here: the storage client costs most of a second, and only this case needs it.
     import google.auth.exceptions
     from google.api_core.exceptions import GoogleAPIError
-    from google.cloud import storage
+    from google.cloud import storage  # type: ignore[attr-defined]  # a namespace package
     from google.resumable_media import DataCorruption
 
     try:
@@ -122,15 +121,11 @@ def parse(text: str, where: str) -> Task:
     if doubled:
         raise TaskError(doubled, where)
     try:
-        return Task.model_validate(_value(text))
+        return Task.model_validate(yaml.safe_load(text))
     except ValidationError as error:
         raise TaskError([_say(each, node, where) for each in error.errors()], where) from error
     except (yaml.YAMLError, ValueError) as error:  # a date such as 2026-13-45 fails while it is built
         raise TaskError([f"{where}: {' '.join(str(error).split())}"], where) from error
-
-
-def _value(text: str) -> Any:
-    return yaml.safe_load(text)
 
 
 def _doubled(node: yaml.Node, path: _Path) -> Iterator[tuple[str, int]]:
@@ -198,8 +193,7 @@ def _unknown_field(path: _Path, root: yaml.MappingNode) -> str:
     elif path[0] == "examples":
         model = Example
     elif path[0] == "questions":
-        kind = _scalar(root, (*path[:2], "type"))
-        model = _QUESTIONS.get(kind, Text)
+        model = KINDS.get(_scalar(root, (*path[:2], "type")), Question)
     names = list(model.model_fields)
     near = get_close_matches(str(path[-1]), names, n=1)
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"

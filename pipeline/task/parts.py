@@ -1,0 +1,82 @@
+"""Parts of a task file beside its questions: generation settings and examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, field_validator
+from pydantic_core import PydanticCustomError
+
+MEDIA_RESOLUTIONS = ("low", "medium", "high", "ultra_high")
+THINKING_LEVELS = ("minimal", "low", "medium", "high")
+MAX_OUTPUT_TOKENS = 65_536  # FACTS: limits a request, all models
+
+_MIME_TYPES = {
+    "jpg": "image/jpeg",
+    "jpeg": "image/jpeg",
+    "png": "image/png",
+    "webp": "image/webp",
+    "heic": "image/heic",
+    "heif": "image/heif",
+}  # FACTS: the image types that Gemini takes
+_EXTENSIONS = ", ".join(f".{extension}" for extension in _MIME_TYPES)
+
+
+def mime_type(uri: str) -> str | None:
+    """The MIME type of an image by its URI's extension; None for one that Gemini does not take."""
+    return _MIME_TYPES.get(uri.rpartition(".")[2].lower())
+
+
+def _one_of(choices: Sequence[str]) -> Any:
+    def check(value: Any) -> Any:
+        value = value.lower() if isinstance(value, str) else value
+        if value is not None and value not in choices:
+            raise PydanticCustomError("choice", "must be one of {choices}", {"choices": ", ".join(choices)})
+        return value
+
+    return BeforeValidator(check)
+
+
+class Generation(BaseModel):
+    """How the model is to answer; None leaves a setting to the flags, then to the model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    media_resolution: Annotated[str | None, _one_of(MEDIA_RESOLUTIONS)] = None
+    max_output_tokens: int | None = Field(default=None, ge=1, le=MAX_OUTPUT_TOKENS, strict=True)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    top_k: int | None = Field(default=None, ge=1, strict=True)
+    seed: int | None = Field(default=None, strict=True)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    thinking_level: Annotated[str | None, _one_of(THINKING_LEVELS)] = None
+    thinking_budget: int | None = Field(default=None, ge=-1, strict=True)
+
+
+class Example(BaseModel):
+    """An image with its right answer, shown to the model before the question; `columns` fills the prompt for it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    image: StrictStr
+    answer: dict[str, Any] | StrictStr
+    columns: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("image")
+    @classmethod
+    def _is_image(cls, value: str) -> str:
+        if not value.startswith("gs://") or mime_type(value) is None:
+            raise PydanticCustomError(
+                "image", "must be a gs:// URI that ends in one of {types}", {"types": _EXTENSIONS}
+            )
+        return value
+
+
+class MisfitError(ValueError):
+    """Parts of a task that do not fit together; `where` is the path of the field at fault."""
+
+    def __init__(self, where: tuple[str | int, ...], message: str) -> None:
+        super().__init__(message)
+        self.where = where

@@ -29,6 +29,7 @@ class FlagSpec:
         choices: the allowed values, or empty.
         regex: POSIX extended expression that a non-empty value matches, or None.
         minimum: least allowed number, or None.
+        required: `classify` cannot do without it.
         beam: the flag is Beam's own: it is read here and passed on.
     """
 
@@ -38,6 +39,7 @@ class FlagSpec:
     choices: tuple[str, ...] = ()
     regex: str | None = None
     minimum: float | None = None
+    required: bool = False
     beam: bool = False
 
 
@@ -81,7 +83,9 @@ class Options:
         choices=("none", "retryable", "all"),
     )
 
-    output_table: str | None = flag(None, "Table of answers, PROJECT.DATASET.TABLE.", OUTPUT, regex=_TABLE)
+    output_table: str | None = flag(
+        None, "Table of answers, PROJECT.DATASET.TABLE.", OUTPUT, regex=_TABLE, required=True
+    )
     failures_table: str | None = flag(
         None, "Table of failures. Default: <output_table>_failures.", OUTPUT, regex=_TABLE
     )

@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from pipeline.bigquery.client import Endpoint
 
 
+Parameter = str | int | float | bool | datetime.datetime
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Query:
     """GoogleSQL and its named parameters (str, int, float, bool or an aware datetime)."""
 
     sql: str
-    parameters: Mapping[str, str | int | float | bool | datetime.datetime] = dataclasses.field(default_factory=dict)
+    parameters: Mapping[str, Parameter] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

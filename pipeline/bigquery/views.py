@@ -1,0 +1,108 @@
+"""The views that people query: one row a key. Made anew at every run, as a view keeps the columns it was made with."""
+
+from __future__ import annotations
+
+import re
+
+from pipeline.bigquery import names
+from pipeline.bigquery.client import Endpoint, explained, short_retry
+from pipeline.bigquery.names import TableName
+from pipeline.errors import ConfigError
+
+_LATEST, _CURRENT, _OPEN = "_latest", "_current", "_failures_open"
+_LABEL = "fingerprint"
+_IN_SQL = re.compile(r"WHERE fingerprint = '([A-Za-z0-9_-]+)'")
+
+
+def latest_sql(answers: TableName, fingerprint: str | None = None) -> str:
+    """One row a (key, fingerprint), the newest answer; of one fingerprint only where it is given."""
+    mine = "TRUE" if fingerprint is None else f"fingerprint = '{names.token(fingerprint)}'"
+    return (
+        f"SELECT * FROM {answers.sql} WHERE {mine}\n"
+        "QUALIFY ROW_NUMBER() OVER (PARTITION BY key, fingerprint ORDER BY classified_at DESC, run_id DESC) = 1"
+    )
+
+
+def failures_open_sql(answers: TableName, failures: TableName) -> str:
+    """One row a (key, fingerprint) that has failures and no answer, the newest failure."""
+    return (
+        f"SELECT * FROM {failures.sql} AS failed\n"
+        f"WHERE NOT EXISTS (SELECT 1 FROM {answers.sql} AS answered\n"
+        "  WHERE answered.key = failed.key AND answered.fingerprint = failed.fingerprint)\n"
+        "QUALIFY ROW_NUMBER() OVER (PARTITION BY key, fingerprint ORDER BY failed_at DESC, run_id DESC) = 1"
+    )
+
+
+def ensure_views(
+    endpoint: Endpoint, answers: TableName, failures: TableName, fingerprint: str, *, promote: bool = False
+) -> str:
+    """Makes or renews `<answers>_latest`, `<answers>_current` and `<answers>_failures_open`.
+
+    Args:
+        endpoint: Where.
+        answers: The answers table; the views lie beside it.
+        failures: The failures table.
+        fingerprint: The fingerprint of this run.
+        promote: Makes it the one in production; otherwise it only becomes that when there is none yet.
+
+    Returns:
+        The fingerprint in production, which `<answers>_current` shows.
+
+    Raises:
+        ConfigError: Something else has the name of a view, or it may not be made.
+    """
+    current = fingerprint if promote else current_fingerprint(endpoint, answers) or fingerprint
+    _ensure(
+        endpoint,
+        answers.beside(_LATEST),
+        latest_sql(answers),
+        "One row a key and fingerprint: the newest answer.",
+    )
+    _ensure(
+        endpoint,
+        answers.beside(_CURRENT),
+        latest_sql(answers, current),
+        "One row a key: the newest answer of the fingerprint in production; `classify --promote` changes it.",
+        current,
+    )
+    _ensure(
+        endpoint,
+        answers.beside(_OPEN),
+        failures_open_sql(answers, failures),
+        "One row a key and fingerprint that has failed and has no answer.",
+    )
+    return current
+
+
+def current_fingerprint(endpoint: Endpoint, answers: TableName) -> str | None:
+    """Returns the fingerprint in production, from the text of `<answers>_current`; None before the first run."""
+    from google.api_core.exceptions import NotFound
+
+    view = answers.beside(_CURRENT)
+    with explained("--output_table", view), endpoint.client() as client:
+        try:
+            found = client.get_table(str(view), retry=short_retry())
+        except NotFound:
+            return None
+    written = _IN_SQL.search(found.view_query or "")
+    label: str | None = found.labels.get(_LABEL)  # the emulator does not give a view's text back
+    return written.group(1) if written else label
+
+
+def _ensure(endpoint: Endpoint, view: TableName, sql: str, description: str, fingerprint: str | None = None) -> None:
+    from google.api_core.exceptions import Conflict
+    from google.cloud import bigquery
+
+    made = bigquery.Table(str(view))
+    made.view_query = sql
+    made.description = description
+    made.labels = {} if fingerprint is None else {_LABEL: names.label_value(fingerprint)}
+    with explained("--output_table", view), endpoint.client() as client:
+        try:
+            client.create_table(made)
+        except Conflict:
+            if client.get_table(str(view), retry=short_retry()).table_type != "VIEW":
+                raise ConfigError(
+                    f"--output_table: {view} is not a view, but a view of that name is needed; rename one of them"
+                ) from None
+            client.update_table(made, ["view_query", "description", "labels"])

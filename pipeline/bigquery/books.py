@@ -131,7 +131,7 @@ SELECT
 FROM standing"""
 
 _REASONS = """, newest AS (
-  SELECT key, MAX_BY(reason, `at`) AS reason FROM failed GROUP BY key
+  SELECT key, ANY_VALUE(reason HAVING MAX `at`) AS reason FROM failed GROUP BY key
 )
 SELECT newest.reason AS reason, COUNT(*) AS failed
 FROM newest JOIN standing ON standing.key = newest.key
@@ -191,7 +191,7 @@ FROM (
   SELECT fingerprint, COUNT(DISTINCT key) AS answers, MAX(classified_at) AS last_at
   FROM {answers.sql} WHERE task = @task AND fingerprint != @fingerprint GROUP BY fingerprint
 ) AS found LEFT JOIN (
-  SELECT fingerprint, MAX_BY(TO_JSON_STRING(settings), `at`) AS settings
+  SELECT fingerprint, ANY_VALUE(TO_JSON_STRING(settings) HAVING MAX `at`) AS settings
   FROM {runs.sql} WHERE settings IS NOT NULL GROUP BY fingerprint
 ) AS told ON told.fingerprint = found.fingerprint
 ORDER BY last_at DESC"""
@@ -230,11 +230,10 @@ def last_run(
     endpoint: Endpoint, runs: TableName, fingerprint: str | None = None, job: Job | None = None
 ) -> dict[str, Any] | None:
     """Returns the line that the newest run started with, of one fingerprint or of all; None where there is none."""
-    mine, parameters = (
-        ("", {}) if fingerprint is None else (" AND fingerprint = @fingerprint", {"fingerprint": fingerprint})
-    )
-    sql = f"SELECT * FROM {runs.sql} WHERE state = '{RunState.STARTED}'{mine} ORDER BY `at` DESC LIMIT 1"
-    return next(iter(_lines(endpoint, Query(sql, parameters), job)), None)
+    mine = "" if fingerprint is None else "WHERE fingerprint = @fingerprint"
+    sql = f"SELECT * FROM ({_first_lines(runs)}) {mine} ORDER BY `at` DESC LIMIT 1"
+    query = Query(sql, {} if fingerprint is None else {"fingerprint": fingerprint})
+    return next(iter(_lines(endpoint, query, job)), None)
 
 
 def open_runs(endpoint: Endpoint, runs: TableName, fingerprint: str, job: Job | None = None) -> list[dict[str, Any]]:
@@ -242,11 +241,45 @@ def open_runs(endpoint: Endpoint, runs: TableName, fingerprint: str, job: Job | 
 
     A run whose launcher was killed stays open until `audit` writes its end.
     """
-    sql = f"""SELECT * FROM {runs.sql}
-WHERE state = '{RunState.STARTED}' AND fingerprint = @fingerprint
+    sql = f"""SELECT * FROM ({_first_lines(runs)}) WHERE fingerprint = @fingerprint
   AND run_id NOT IN (SELECT run_id FROM {runs.sql} WHERE state != '{RunState.STARTED}')
 ORDER BY `at` DESC"""
     return _lines(endpoint, Query(sql, {"fingerprint": fingerprint}), job)
+
+
+def _first_lines(runs: TableName) -> str:
+    """The first line of each run: later ones of the same state add to it."""
+    return (
+        f"SELECT * FROM {runs.sql} WHERE state = '{RunState.STARTED}' "
+        "QUALIFY ROW_NUMBER() OVER (PARTITION BY run_id ORDER BY `at`) = 1"
+    )
+
+
+def last_sign_of_life(
+    endpoint: Endpoint,
+    answers: TableName,
+    failures: TableName,
+    *,
+    run_id: str,
+    since: datetime.datetime,
+    job: Job | None = None,
+) -> datetime.datetime | None:
+    """Returns when a run last answered or filed a row; None where it has not yet.
+
+    Args:
+        endpoint: Where.
+        answers: The answers table.
+        failures: The failures table.
+        run_id: The run.
+        since: When it started; days before it are not read.
+        job: Labels and limit of the query's bill.
+    """
+    sql = f"""SELECT MAX(`at`) AS newest FROM (
+  SELECT classified_at AS `at` FROM {answers.sql} WHERE run_id = @run_id AND classified_at >= @since
+  UNION ALL SELECT failed_at AS `at` FROM {failures.sql} WHERE run_id = @run_id AND failed_at >= @since
+)"""
+    newest: datetime.datetime | None = run(endpoint, Query(sql, {"run_id": run_id, "since": since}), job)[0]["newest"]
+    return newest
 
 
 def halted(endpoint: Endpoint, runs: TableName, run_id: str, job: Job | None = None) -> str | None:

@@ -229,7 +229,8 @@ def _asked_before(done: Done) -> str:
     if done.failures is not None:
         parts.append(
             "failed AS (\n"
-            "  SELECT key, MAX_BY(reason, failed_at) AS reason, MAX_BY(retryable, failed_at) AS retryable\n"
+            "  SELECT key, ANY_VALUE(reason HAVING MAX failed_at) AS reason,\n"
+            "    ANY_VALUE(retryable HAVING MAX failed_at) AS retryable\n"
             f"  FROM {done.failures.sql} WHERE {mine} GROUP BY key\n)"
         )
         joins.append("LEFT JOIN failed ON failed.key = newest.key")
@@ -289,7 +290,7 @@ def create(
     *,
     retry: RetryFailed,
     limit: int | None,
-    buckets: int = MAX_BUCKETS,
+    buckets: int | None = None,
     labels: Mapping[str, str] | None = None,
     job: Job | None = None,
 ) -> Worklist:
@@ -302,10 +303,12 @@ def create(
         done: What was asked before.
         retry: Which failed rows to ask again.
         limit: At most so many rows; None for all.
-        buckets: Values of `shard`, from `bucket_count`.
+        buckets: Values of `shard`, from `bucket_count`; None takes it from the limit, or 4,000.
         labels: Labels of the table, such as the run's id.
         job: Labels and limit of the query's bill.
     """
+    if buckets is None:
+        buckets = MAX_BUCKETS if limit is None else bucket_count(limit)
     rows = rows_query(given, done, retry, limit, buckets)
     run(endpoint, create_query(table, rows, buckets, labels or {}), job)
     with endpoint.client() as client:

@@ -1,0 +1,1 @@
+"""Pictures of a street with a known truth: drawn, and looked at."""

@@ -1,0 +1,73 @@
+"""The meter of a budget: what a fingerprint has cost, as the tables say, and whether one more call may be made. Pure but
+for its thread, which asks the tables again and again."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+POLL_SECS = 10.0
+"""How old the other processes' spending may be. With several processes a budget is overshot by at most
+processes x POLL_SECS x (calls a second of a process) x (cost of the dearest call); one process alone knows what it spends
+and overshoots by no more than its calls in flight cost above the plan."""
+_log = logging.getLogger(__name__)
+
+
+class Meter:
+    """Says when a budget is used up, for good.
+
+    Args:
+        budget_usd: what the fingerprint may cost in all.
+        in_tables: dollars that the tables hold of it; a query, asked every `poll_secs` from the meter's own thread.
+        landed: dollars of all that this process has received.
+        pending: dollars of what it has received and the tables do not hold yet.
+        expected: planned dollars of what it has asked and not received.
+        poll_secs: seconds between two queries.
+    """
+
+    def __init__(
+        self,
+        budget_usd: float,
+        *,
+        in_tables: Callable[[], float],
+        landed: Callable[[], float],
+        pending: Callable[[], float],
+        expected: Callable[[], float],
+        poll_secs: float = POLL_SECS,
+    ) -> None:
+        self._budget = budget_usd
+        self._in_tables, self._landed, self._pending, self._expected = in_tables, landed, pending, expected
+        self._poll_secs = poll_secs
+        self._others_and_before = 0.0
+        self._reason: str | None = None
+        self._closed = threading.Event()
+        self.poll()
+        self._thread = threading.Thread(target=self._run, name="budget-meter", daemon=True)
+        self._thread.start()
+
+    def gate(self) -> str | None:
+        """None while there is money for one more call; after that, and for ever, why not."""
+        if self._reason is None:
+            spent = self._others_and_before + self._landed() + self._expected()
+            if spent >= self._budget:
+                self._reason = f"the budget of ${self._budget:g} is used up"
+        return self._reason
+
+    def poll(self) -> None:
+        """Ask the tables once."""
+        # What of this process's own money the tables hold for sure: no more than this is taken off their sum.
+        own = self._landed() - self._pending()
+        self._others_and_before = max(0.0, self._in_tables() - own)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed.set()
+        self._thread.join(timeout=self._poll_secs)
+
+    def _run(self) -> None:
+        while not self._closed.wait(self._poll_secs):
+            try:
+                self.poll()
+            except Exception as error:  # noqa: BLE001 - any failed query: the last sum holds, and own spending is known
+                _log.warning("the budget's meter could not read the tables: %s", error)

@@ -1,0 +1,301 @@
+"""From options to a plan: every check that costs nothing, the rows, the tokens, the dollars, the time. Creates nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import math
+import os
+from typing import Any
+
+from pipeline.bigquery import books, inputs, query, tables, worklist
+from pipeline.bigquery.client import Endpoint, explained
+from pipeline.bigquery.names import TableName
+from pipeline.console import duration
+from pipeline.errors import ConfigError
+from pipeline.gemini import models, prices
+from pipeline.gemini.endpoint import VertexEndpoint
+from pipeline.options import Options
+from pipeline.rows import Column
+from pipeline.task import Settings, Task, differences, fingerprint, identity
+
+FREE_ROWS = 1000  # more rows than that are asked only under --limit or --max_cost_usd
+_ASSUMED_LATENCY_SECS = 2.0  # of one call, for the planned time only; `plan --sample` measures it
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run would do.
+
+    Attributes:
+        asked_before: fingerprints of this task that have answers, with what differs from this one, newest first.
+        affordable: rows that the budget allows, or None without one.
+        usd_per_row: planned dollars of a row, or None when the price is not known.
+        spent_usd: what this fingerprint has cost so far; 0 without a budget, which alone asks for it.
+        query_bytes: what counting the rows reads, by dry run.
+        warnings: lines that the user should see before paying.
+    """
+
+    options: Options
+    endpoint: Endpoint
+    vertex: VertexEndpoint
+    answers: TableName
+    failures: TableName
+    runs: TableName
+    task: Task
+    settings: Settings
+    model: models.Model
+    prices: prices.Prices | None
+    fingerprint: str
+    identity: dict[str, Any]
+    source: worklist.Source
+    done: worklist.Done
+    kept: tuple[inputs.KeptColumn, ...]
+    count: worklist.Count
+    estimate: prices.Estimate
+    usd_per_row: float | None
+    affordable: int | None
+    spent_usd: float
+    asked_before: tuple[tuple[str, int, list[str]], ...]
+    query_bytes: int
+    warnings: tuple[str, ...]
+
+    @property
+    def limit(self) -> int | None:
+        """Rows that the worklist may have, or None for all."""
+        limits = [limit for limit in (self.options.limit, self.affordable) if limit is not None]
+        return min(limits) if limits else None
+
+    @property
+    def rows(self) -> int:
+        """Rows that will be asked: those to ask, within limit and budget."""
+        return self.count.to_ask if self.limit is None else min(self.count.to_ask, self.limit)
+
+    @property
+    def over_budget(self) -> int:
+        """Rows that would be asked if the budget allowed it."""
+        return max(0, min(self.count.to_ask, self.options.limit or self.count.to_ask) - self.rows)
+
+    @property
+    def cost_usd(self) -> float | None:
+        """Planned dollars of the rows that will be asked."""
+        return None if self.usd_per_row is None else self.rows * self.usd_per_row
+
+    @property
+    def tokens_per_row(self) -> float:
+        return self.estimate.total_tokens / self.settings.images_per_request
+
+    @property
+    def secs(self) -> float:
+        """Planned time of one worker process at the given limits, quota left aside."""
+        calls = self.rows / self.settings.images_per_request
+        rates = [self.options.max_in_flight / _ASSUMED_LATENCY_SECS]
+        if self.options.requests_per_minute:
+            rates.append(self.options.requests_per_minute / 60)
+        if self.options.tokens_per_minute:
+            rates.append(self.options.tokens_per_minute / 60 / max(1, self.estimate.total_tokens))
+        return calls / min(rates)
+
+    @property
+    def answer_columns(self) -> tuple[Column, ...]:
+        return inputs.answer_columns(self.kept)
+
+    def query_job(self, run_id: str | None = None) -> query.Job:
+        """How this run's queries are labelled and limited."""
+        labels = {"pipeline": "gemini_image_pipeline", "task": self.task.name}
+        if run_id:
+            labels["run_id"] = run_id
+        return query.Job(labels=labels, maximum_bytes_billed=self.options.maximum_bytes_billed)
+
+    def lines(self) -> list[tuple[str, str]]:
+        """The plan for people: (what, how much) pairs."""
+        count = self.count
+        lines = [
+            ("rows of the input", f"{count.rows:,} ({count.keys:,} distinct keys)"),
+            ("already answered", f"{count.already_answered:,}"),
+            ("failed before", f"{count.failed_retryable:,} retryable, {count.failed_final:,} not"),
+            ("unusable", ", ".join(f"{n:,} {reason}" for reason, n in count.unusable.items()) or "0"),
+            ("to ask", f"{self.rows:,}" + (f" ({self.over_budget:,} over budget)" if self.over_budget else "")),
+            ("model", f"{self.settings.model} at {self.vertex.location}, {self.settings.service_tier}"),
+            ("fingerprint", self.fingerprint),
+            ("tokens", f"{self.rows * self.tokens_per_row:,.0f} ({self.tokens_per_row:,.0f} a row)"),
+            ("cost", self._cost_line()),
+            ("time", f"about {duration(self.secs)} with one worker process, if the quota allows it"),
+            ("query", f"{self.query_bytes:,} bytes read to count the rows"),
+        ]
+        return lines
+
+    def _cost_line(self) -> str:
+        if self.cost_usd is None or self.usd_per_row is None:
+            return "not known: give --price_usd_per_mtok=IN,OUT"
+        now = datetime.datetime.now(datetime.UTC)
+        price = self.prices.at(now) if self.prices else None
+        source = f", price of {price.recorded}: {price.source}" if price and price.recorded else ""
+        return f"${self.cost_usd:,.4f} (${self.usd_per_row * 1000:,.4f} for 1,000 rows{source})"
+
+
+def make(options: Options) -> Plan:
+    """Check the options against the task, the model and the tables, and count the rows.
+
+    Raises:
+        ConfigError: what is wrong, in one line; nothing was spent or created.
+    """
+    _check_given(options)
+    project = project_of(options)
+    task = Task.load(options.task)
+    if options.prompt is not None:
+        task = task.with_prompt(options.prompt)
+    settings = models.settings_for(
+        task,
+        options.model,
+        media_resolution=options.media_resolution,
+        max_output_tokens=options.max_output_tokens,
+        temperature=options.temperature,
+        thinking_budget=options.thinking_budget,
+        thinking_level=options.thinking_level,
+        images_per_request=options.images_per_request,
+        service_tier=options.service_tier,
+    )
+    model = models.find(settings.model)
+
+    answers, failures, runs = table_names(options)
+    endpoint = Endpoint(project, None, options.bigquery_endpoint, options.bigquery_storage_endpoint)
+    info = _inspect(options, endpoint)
+    location = tables.check_dataset(endpoint, answers, info.location)
+    for flag, name in (("--failures_table", failures), ("--runs_table", runs)):
+        tables.check_dataset(endpoint, name, location, flag)
+    endpoint = dataclasses.replace(endpoint, location=location)
+
+    vertex_location = models.location_for(location, settings, options.vertex_location)
+    vertex = VertexEndpoint.parse(options.vertex_endpoint, vertex_location)
+    models.resource_name(settings.model, project, vertex_location)
+    warnings = models.check(settings, vertex_location)
+
+    kept = tuple(inputs.kept_columns(info, options.keep_columns))
+    source = worklist.source(
+        info,
+        key_column=options.key_column,
+        uri_column=options.uri_column,
+        where=options.where,
+        columns=[*kept, *inputs.prompt_columns(info, task.columns)],
+    )
+    price = prices.parse_prices(options.price_usd_per_mtok) if options.price_usd_per_mtok else model.prices
+    estimate = prices.estimate(task, settings, model, images=settings.images_per_request)
+    cost = estimate.cost(price, at=datetime.datetime.now(datetime.UTC), tier=settings.service_tier)
+    usd_per_row = None if cost is None else cost / settings.images_per_request
+
+    mark, asked = fingerprint(task, settings), identity(task, settings)
+    has_answers, has_failures, has_runs = (tables.exists(endpoint, name) for name in (answers, failures, runs))
+    done = worklist.Done(mark, answers if has_answers else None, failures if has_failures else None)
+    spent = 0.0
+    if options.max_cost_usd is not None and has_answers and has_failures:
+        spent = books.spent(endpoint, answers=answers, failures=failures, fingerprint=mark)
+    retry = worklist.RetryFailed(options.retry_failed)
+    job = query.Job(maximum_bytes_billed=options.maximum_bytes_billed, labels={"pipeline": "gemini_image_pipeline"})
+    with explained("--input_query" if options.input_query else "--input_table", options.input_table or "the query"):
+        read_bytes = query.dry_run(endpoint, worklist.count_query(source, done), job)
+        count = worklist.count(endpoint, source, done, retry, job)
+    return Plan(
+        options=options,
+        endpoint=endpoint,
+        vertex=vertex,
+        answers=answers,
+        failures=failures,
+        runs=runs,
+        task=task,
+        settings=settings,
+        model=model,
+        prices=price,
+        fingerprint=mark,
+        identity=asked,
+        source=source,
+        done=done,
+        kept=kept,
+        count=count,
+        estimate=estimate,
+        usd_per_row=usd_per_row,
+        affordable=_affordable(options, spent, usd_per_row),
+        spent_usd=spent,
+        asked_before=_asked_before(endpoint, answers, runs, task, asked, mark) if has_answers and has_runs else (),
+        query_bytes=read_bytes,
+        warnings=tuple(warnings),
+    )
+
+
+def check_spending(plan: Plan) -> None:
+    """Spending is opt-in: refuse what nobody allowed.
+
+    Raises:
+        ConfigError: many rows without a limit or a budget, a budget without a price, or a changed fingerprint.
+    """
+    options, count = plan.options, plan.count
+    if count.to_ask > FREE_ROWS and options.limit is None and options.max_cost_usd is None:
+        price = "" if plan.cost_usd is None else f", about ${plan.cost_usd:,.2f}"
+        raise ConfigError(
+            f"{count.to_ask:,} rows would be asked{price}: add --limit=N or --max_cost_usd=X to allow it "
+            f"(needed for more than {FREE_ROWS:,} rows)"
+        )
+    if plan.asked_before and not plan.count.already_answered and plan.rows and not options.accept_new_fingerprint:
+        mark, answers, changes = plan.asked_before[0]
+        cost = "an unknown price" if plan.cost_usd is None else f"about ${plan.cost_usd:,.4f}"
+        raise ConfigError(
+            f"{plan.answers} holds {answers:,} answers of task {plan.task.name} to another version of the question "
+            f"({mark}): {'; '.join(changes) or 'its settings were not recorded'}. Asking anew costs {cost} for "
+            f"{plan.rows:,} rows: add --accept_new_fingerprint, or undo the change"
+        )
+
+
+def table_names(options: Options) -> tuple[TableName, TableName, TableName]:
+    """The tables of answers, failures and runs, by flag or by default."""
+    if options.output_table is None:
+        raise ConfigError("--output_table is missing: where the answers go, PROJECT.DATASET.TABLE")
+    answers = TableName.parse(options.output_table, "--output_table")
+    failures = TableName.parse(options.failures_table or f"{answers}_failures", "--failures_table")
+    runs = TableName.parse(options.runs_table or f"{answers}_runs", "--runs_table")
+    if len({answers, failures, runs}) < 3:
+        raise ConfigError("--output_table, --failures_table and --runs_table must be three different tables")
+    return answers, failures, runs
+
+
+def _check_given(options: Options) -> None:
+    if (options.input_table is None) == (options.input_query is None):
+        given = "both" if options.input_table else "neither"
+        raise ConfigError(f"give exactly one of --input_table and --input_query; {given} was given")
+
+
+def project_of(options: Options) -> str:
+    """The project that is billed."""
+    project = options.project or os.environ.get("GOOGLE_CLOUD_PROJECT")
+    if not project:
+        raise ConfigError("--project is missing: the Google Cloud project that is billed")
+    return project
+
+
+def _inspect(options: Options, endpoint: Endpoint) -> inputs.TableInfo:
+    if options.input_table is not None:
+        return inputs.inspect(endpoint, TableName.parse(options.input_table, "--input_table"))
+    return inputs.inspect_query(endpoint, options.input_query or "")
+
+
+def _affordable(options: Options, spent_usd: float, usd_per_row: float | None) -> int | None:
+    """How many rows what is left of the budget pays for; None without a budget."""
+    if options.max_cost_usd is None:
+        return None
+    if usd_per_row is None:
+        raise ConfigError(
+            f"--max_cost_usd={options.max_cost_usd:g}: the model's price is not known, so a budget cannot be kept; "
+            "add --price_usd_per_mtok=IN,OUT"
+        )
+    left = max(0.0, options.max_cost_usd - spent_usd)
+    return math.floor(left / usd_per_row) if usd_per_row else None
+
+
+def _asked_before(
+    endpoint: Endpoint, answers: TableName, runs: TableName, task: Task, asked: dict[str, Any], mark: str
+) -> tuple[tuple[str, int, list[str]], ...]:
+    """Other fingerprints of the same task: (fingerprint, answers, what differs)."""
+    others = books.other_fingerprints(endpoint, answers=answers, runs=runs, task=task.name, fingerprint=mark)
+    return tuple(
+        (other.fingerprint, other.answers, differences(other.settings, asked) if other.settings else [])
+        for other in others
+    )

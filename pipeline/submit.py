@@ -1,0 +1,114 @@
+"""All that a launcher needs of Beam: the options, the runner, the signals. Imported late: Beam takes seconds to load."""
+
+import argparse
+import contextlib
+import io
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import (
+    DebugOptions,
+    DirectOptions,
+    PipelineOptions,
+    StandardOptions,
+    WorkerOptions,
+)
+
+from pipeline import graph, options
+from pipeline.errors import ConfigError
+from pipeline.options import Options
+from pipeline.worker import RunConfig, Shard
+
+# DirectRunner would look for Prism, download it where there is a network, and run on it; without one it would fall back.
+# The same command must run on the same engine everywhere: the SDK's own in-memory runner. Prism is there by its name.
+_LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+
+
+class ClassifyOptions(PipelineOptions):
+    """Our flags, so that Beam knows them and Dataflow shows them beside the job."""
+
+    @classmethod
+    def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
+        options.add_arguments(parser, without_beams_own=True)
+
+
+def beam_options(argv: Sequence[str], given: Options) -> PipelineOptions:
+    """Beam's view of the command line.
+
+    Raises:
+        ConfigError: a flag that neither we nor Beam know, or a value that Beam refuses.
+    """
+    _, rest = options.parse(argv)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for kind in PipelineOptions.__subclasses__():
+        kind._add_argparse_args(parser)  # type: ignore[arg-type]  # any argparse parser serves
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            _, unknown = parser.parse_known_args(list(argv))
+    except SystemExit:
+        raise ConfigError(complaint.getvalue().strip().rpartition("error: ")[2]) from None
+    for word in unknown:
+        if word.startswith("-") and word in rest:
+            known = [name.lstrip("-") for action in parser._actions for name in action.option_strings]
+            raise options.unknown_flag(word, known)
+    # Empty values mean defaults, for Beam's own flags too: a template passes empty parameters that way.
+    made = PipelineOptions([word for word in argv if not re.fullmatch(r"--\w+=", word)])
+    standard = made.view_as(StandardOptions)
+    standard.runner = _LOCAL_RUNNER if given.runner == "DirectRunner" else given.runner
+    return made
+
+
+def is_local(given: Options) -> bool:
+    """Whether the launcher itself waits for the end: on every runner but Dataflow's."""
+    return given.runner.lower() not in ("dataflowrunner", "dataflow")
+
+
+def processes(made: PipelineOptions, given: Options) -> int | None:
+    """Worker processes of the job at most, by which a cap of the whole job is divided; None when it is not known."""
+    direct = made.view_as(DirectOptions)
+    if is_local(given):
+        return max(1, direct.direct_num_workers) if direct.direct_running_mode == "multi_processing" else 1
+    worker = made.view_as(WorkerOptions)
+    if not worker.max_num_workers:
+        return None
+    if made.view_as(DebugOptions).lookup_experiment("no_use_multiple_sdk_containers"):
+        return int(worker.max_num_workers)
+    cores = re.search(r"-(\d+)$", worker.machine_type or "")  # Dataflow starts an SDK process for each vCPU
+    return int(worker.max_num_workers) * int(cores[1]) if cores else None
+
+
+def run(config: RunConfig, shards: list[Shard], made: PipelineOptions, given: Options) -> str | None:
+    """Run the graph: to its end on a local runner, to its submission on Dataflow.
+
+    Returns:
+        The id of the Dataflow job, or None.
+    """
+    pipeline = beam.Pipeline(options=made)
+    graph.build(pipeline, config, shards)
+    result = pipeline.run()
+    if is_local(given):
+        result.wait_until_finish()
+        return None
+    return str(result.job_id()) if hasattr(result, "job_id") else None
+
+
+@contextlib.contextmanager
+def interruptible(stop: Callable[[], None]) -> Iterator[threading.Event]:
+    """While the block lasts, SIGINT and SIGTERM call `stop` once, on a thread of its own, and set the event."""
+    interrupted = threading.Event()
+
+    def handle(_signal: int, _frame: object) -> None:
+        if not interrupted.is_set():
+            interrupted.set()
+            threading.Thread(target=stop, name="stop", daemon=True).start()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,230 @@
+"""PTransforms and DoFns: wiring only. What they do lives below: `worker`, `asking`, `engine`, `bigquery`."""
+
+import dataclasses
+import typing
+from collections.abc import Iterator
+
+import apache_beam as beam
+from apache_beam.metrics.metric import Metrics
+from apache_beam.pvalue import DoOutputsTuple, PCollection, TaggedOutput
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
+from apache_beam.utils.windowed_value import WindowedValue
+
+from pipeline import worker
+from pipeline.engine import Lane
+from pipeline.rows import Answer, Failure, Observation
+from pipeline.worker import RunConfig, Shard, Sink, Worker
+
+_GLOBAL = (GlobalWindow(),)
+_NAMESPACE = "gemini"
+_METRICS_EVERY_ROWS = 256  # counters are updated by the hundred: one update a row would cost more than the engine
+
+
+class _WorkerDoFn(beam.DoFn):
+    """A DoFn that uses what its process shares; nothing is opened before `setup`, nothing of it is pickled."""
+
+    def __init__(self, config: RunConfig):
+        self._config = config
+
+    def setup(self) -> None:
+        self._worker: Worker = worker.acquire(self._config)
+
+    def teardown(self) -> None:
+        worker.release(self._config)
+
+
+@dataclasses.dataclass(eq=False)
+class ReadShard(beam.PTransform):
+    """Shards in, their observations out: one for each row of the worklist that this run has not written yet."""
+
+    config: RunConfig
+
+    def expand(self, pcoll: PCollection) -> PCollection:
+        rows: PCollection = pcoll | beam.ParDo(_ReadShardDoFn(self.config))
+        return rows
+
+
+@beam.typehints.with_input_types(Shard)
+@beam.typehints.with_output_types(Observation)
+class _ReadShardDoFn(_WorkerDoFn):
+    def process(self, shard: Shard) -> Iterator[Observation]:
+        yield from self._worker.read_shard(shard)
+
+
+@dataclasses.dataclass(eq=False)
+class Classify(beam.PTransform):
+    """Observations in; out come `.answers` and `.failures`, together one for each observation that was asked.
+
+    An observation is in neither when the run stopped before it: over budget, interrupted or halted.
+
+    Raises:
+        ValueError: when the input is windowed. An element in several windows would be paid for in each.
+
+    Example:
+        outcomes = rows | "Classify" >> Classify(config)
+        outcomes.answers | ...
+    """
+
+    config: RunConfig
+
+    def expand(self, pcoll: PCollection) -> DoOutputsTuple:
+        if not pcoll.windowing.is_default():
+            raise ValueError(
+                f"Classify takes the default global window, not {pcoll.windowing.windowfn}: "
+                "an image in several windows would be paid for several times"
+            )
+        outcomes: DoOutputsTuple = pcoll | beam.ParDo(_ClassifyDoFn(self.config)).with_outputs("answers", "failures")
+        return outcomes
+
+
+@beam.typehints.with_input_types(Observation)
+class _ClassifyDoFn(_WorkerDoFn):
+    """Keeps calls in flight across the elements of its bundle and emits each outcome as it lands."""
+
+    _lane: Lane
+    _unfinished = False
+
+    def start_bundle(self) -> None:
+        self._give_up()
+        self._lane = self._worker.engine.lane()
+        self._unfinished = True
+        self._pack: list[Observation] = []
+        self._timestamps: dict[str, list[Timestamp]] = {}
+        self._tally = _Tally()
+
+    def process(
+        self,
+        row: Observation,
+        timestamp: Timestamp = beam.DoFn.TimestampParam,  # type: ignore[assignment]  # Beam's way to ask for it
+    ) -> Iterator[TaggedOutput]:
+        if timestamp != MIN_TIMESTAMP:
+            self._timestamps.setdefault(row.key, []).append(timestamp)
+        if row.problem:
+            yield self._emit(self._worker.unusable(row))
+            return
+        self._pack.append(row)
+        if len(self._pack) >= self._config.question.images_per_request:
+            yield from self._offer()
+
+    def finish_bundle(self) -> Iterator[TaggedOutput]:
+        try:
+            if self._pack:
+                yield from self._offer()
+            for outcome in self._lane.drain():
+                yield self._emit(outcome)
+        finally:
+            self._tally.flush(self._lane)
+        self._unfinished = False
+
+    def teardown(self) -> None:
+        self._give_up()
+        super().teardown()
+
+    def _give_up(self) -> None:
+        """A bundle that failed has no `finish_bundle`: nothing of it is to be asked again."""
+        if self._unfinished:
+            self._lane.close()
+            self._unfinished = False
+
+    def _offer(self) -> Iterator[TaggedOutput]:
+        pack, self._pack = tuple(self._pack), []
+        for outcome in self._lane.offer(self._worker.ask(pack)):
+            yield self._emit(outcome)
+        if self._tally.due:
+            self._tally.flush(self._lane)
+
+    def _emit(self, outcome: Answer | Failure) -> TaggedOutput:
+        """The outcome under its tag, at the timestamp of its own row: another row is in `process` when it lands."""
+        stamps = self._timestamps.get(outcome.key)
+        timestamp = MIN_TIMESTAMP
+        if stamps:
+            timestamp = stamps.pop()
+            if not stamps:
+                del self._timestamps[outcome.key]
+        self._tally.add(outcome)
+        tag = "answers" if isinstance(outcome, Answer) else "failures"
+        return TaggedOutput(tag, WindowedValue(outcome, timestamp, _GLOBAL))
+
+
+class _Tally:
+    """Beam metrics of one bundle, added on the bundle's thread (elsewhere they would be lost), by the hundred rows."""
+
+    def __init__(self) -> None:
+        self._rows: list[Answer | Failure] = []
+        self._throttled_ms = 0
+
+    @property
+    def due(self) -> bool:
+        return len(self._rows) >= _METRICS_EVERY_ROWS
+
+    def add(self, outcome: Answer | Failure) -> None:
+        self._rows.append(outcome)
+
+    def flush(self, lane: Lane) -> None:
+        rows, self._rows = self._rows, []
+        answers = [row for row in rows if isinstance(row, Answer)]
+        _counter("answered", len(answers))
+        _counter("failed", len(rows) - len(answers))
+        _counter("prompt_tokens", sum(row.usage.prompt_tokens for row in rows))
+        _counter("output_tokens", sum(row.usage.output_tokens + row.usage.thoughts_tokens for row in rows))
+        _counter("cost_microusd", round(1e6 * sum(row.usage.cost_usd or 0.0 for row in rows)))
+        latency = Metrics.distribution(_NAMESPACE, "latency_ms")
+        for answer in answers:
+            latency.update(round(answer.latency_ms))
+        # Dataflow's autoscaler reads this name: time spent waiting for the pace is no reason for more workers.
+        _counter("cumulativeThrottlingSeconds", self._throttled_secs(lane))
+
+    def _throttled_secs(self, lane: Lane) -> int:
+        """Whole seconds; what is left over stays for the next time."""
+        secs, self._throttled_ms = divmod(self._throttled_ms + lane.throttled_ms(), 1000)
+        return secs
+
+
+def _counter(name: str, value: int) -> None:
+    if value:
+        Metrics.counter(_NAMESPACE, name).inc(value)
+
+
+@dataclasses.dataclass(eq=False)
+class WriteRows(beam.PTransform):
+    """Answers or failures in; they are durable in BigQuery when their bundle ends.
+
+    Out comes a `Failure` for each answer that BigQuery itself refuses, with the model's text kept in it.
+
+    Raises:
+        Exception: an append that failed for good fails the bundle, so that the runner tries it again.
+    """
+
+    config: RunConfig
+    kind: typing.Literal["answers", "failures"]
+
+    def expand(self, pcoll: PCollection) -> PCollection:
+        do_fn = _WriteAnswersDoFn if self.kind == "answers" else _WriteFailuresDoFn
+        rejected: PCollection = pcoll | beam.ParDo(do_fn(self.config))
+        return rejected
+
+
+class _WriteRowsDoFn(_WorkerDoFn):
+    _sink: Sink
+
+    def process(self, row: Answer | Failure) -> None:
+        self._sink.add(row)
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        for failure in self._sink.wait():
+            yield WindowedValue(failure, MIN_TIMESTAMP, _GLOBAL)
+
+
+@beam.typehints.with_input_types(Answer)
+@beam.typehints.with_output_types(Failure)
+class _WriteAnswersDoFn(_WriteRowsDoFn):
+    def start_bundle(self) -> None:
+        self._sink = self._worker.answers_sink()
+
+
+@beam.typehints.with_input_types(Failure)
+@beam.typehints.with_output_types(Failure)
+class _WriteFailuresDoFn(_WriteRowsDoFn):
+    def start_bundle(self) -> None:
+        self._sink = self._worker.failures_sink()

@@ -1,0 +1,337 @@
+"""What one worker process shares among its DoFn instances: engine, client, sinks and meter.
+
+Made when the first DoFn needs it, counted, and kept until the process ends: idle DoFns are torn down after a minute, but
+the pace that was learnt and the open connections must survive that. `close_all` ends it, and runs at process exit too.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import dataclasses
+import datetime
+import logging
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pipeline.asking import Ask, Question
+from pipeline.bigquery import books, read
+from pipeline.bigquery.client import Endpoint
+from pipeline.bigquery.names import TableName
+from pipeline.bigquery.worklist import Shard
+from pipeline.bigquery.write import RowWriter
+from pipeline.console import Snapshot
+from pipeline.engine import Engine, Limits, Pace
+from pipeline.errors import Halted
+from pipeline.gemini.client import Client, VertexEndpoint
+from pipeline.meter import Meter
+from pipeline.rows import FAILURE_COLUMNS, Answer, Column, Failure, Observation, Reason, RunState, Usage
+
+__all__ = ["RunConfig", "Shard", "Sink", "Tables", "Worker", "acquire", "close_all", "release", "stop_all"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tables:
+    """The tables of a run."""
+
+    worklist: TableName
+    answers: TableName
+    failures: TableName
+    runs: TableName
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """All that a worker needs to know of a run; small, picklable, made by the launcher.
+
+    Attributes:
+        answer_columns: the answers table's columns, kept ones included.
+        worklist_columns: the worklist's own columns beside key, URI and problem.
+        requests_per_minute: this process's share of the job's cap, or None.
+        tokens_per_minute: likewise.
+        budget_usd: what the fingerprint may cost in all, or None.
+        spent_before_usd: what it had cost when the run started.
+        usd_per_row: planned dollars of a row, or None when the price is not known.
+    """
+
+    run_id: str
+    started_at: datetime.datetime
+    question: Question
+    vertex: VertexEndpoint
+    bigquery: Endpoint
+    tables: Tables
+    answer_columns: tuple[Column, ...]
+    worklist_columns: tuple[str, ...]
+    limits: Limits
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    budget_usd: float | None = None
+    spent_before_usd: float = 0.0
+    usd_per_row: float | None = None
+
+
+class Worker:
+    """The shared parts of one process, each opened when it is first needed; thread-safe."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.users = 0
+        self._lock = threading.RLock()
+        self._resources = contextlib.ExitStack()
+        self._engine: Engine | None = None
+        self._meter: Meter | None = None
+        self._writers: dict[str, RowWriter] = {}
+        self._tally = Snapshot()
+        self._asked = 0
+
+    @property
+    def engine(self) -> Engine:
+        """The engine; made at the first use, unless another process has halted the run.
+
+        Raises:
+            Halted: the runs table says so; nothing is asked.
+            ConfigError: there are no credentials.
+        """
+        with self._lock:
+            if self._engine is None:
+                self._engine = self._open_engine()
+            return self._engine
+
+    @property
+    def stopped(self) -> str | None:
+        """Why no more calls are made, or None."""
+        return self._engine.ended if self._engine is not None else None
+
+    def read_shard(self, shard: Shard) -> Iterator[Observation]:
+        """The shard's rows that this run has neither answered nor filed; ends early when the run was stopped."""
+        config, tables = self.config, self.config.tables
+        if self.stopped:
+            return
+        written = read.keys_written(
+            config.bigquery,
+            tables.worklist,
+            shard,
+            answers=tables.answers,
+            failures=tables.failures,
+            run_id=config.run_id,
+            since=config.started_at,
+        )
+        for row in read.read_shard(config.bigquery, tables.worklist, shard, config.worklist_columns):
+            if self.stopped is not None:
+                return
+            if row.key not in written:
+                yield row
+
+    def ask(self, rows: Sequence[Observation]) -> Ask:
+        """One call that asks for these rows."""
+        with self._lock:
+            self._asked += len(rows)
+        return Ask(self.config.question, tuple(rows))
+
+    def unusable(self, row: Observation) -> Failure:
+        """The failure of a row that the worklist found unusable; no call is made."""
+        return self.config.question.unusable(row)
+
+    def answers_sink(self) -> Sink:
+        """A bundle's own view of the answers table."""
+        return Sink(self, self._writer(self.config.tables.answers, self.config.answer_columns))
+
+    def failures_sink(self) -> Sink:
+        """A bundle's own view of the failures table."""
+        return Sink(self, self._writer(self.config.tables.failures, FAILURE_COLUMNS))
+
+    def landed(self, row: Answer | Failure) -> None:
+        """Count an outcome, for progress and for the budget."""
+        with self._lock:
+            tally, cost = self._tally, row.usage.cost_usd
+            is_answer = isinstance(row, Answer)
+            self._tally = dataclasses.replace(
+                tally,
+                answered=tally.answered + is_answer,
+                failed=tally.failed + (not is_answer),
+                tokens=tally.tokens + row.usage.total_tokens,
+                cost_usd=None if tally.cost_usd is None or cost is None else tally.cost_usd + cost,
+            )
+
+    def snapshot(self) -> Snapshot:
+        """Where this process stands."""
+        if self._engine is None:
+            return self._tally
+        stats = self._engine.stats()
+        return dataclasses.replace(
+            self._tally, in_flight=stats.in_flight, pace=stats.rate_per_sec, rejected=stats.rejected
+        )
+
+    def pending_usd(self) -> float:
+        """Dollars of rows that are not yet acknowledged by BigQuery."""
+        with self._lock:
+            return sum(writer.pending_usd for writer in self._writers.values())
+
+    def stop(self, reason: str, grace_secs: float) -> None:
+        """No new calls; those in flight may land within the grace."""
+        if self._engine is not None:
+            self._engine.stop(reason, grace_secs)
+
+    def close(self) -> None:
+        """Close all; what was answered is flushed first."""
+        with self._lock:
+            self._resources.close()
+
+    def _open_engine(self) -> Engine:
+        config = self.config
+        reason = books.halted(config.bigquery, config.tables.runs, config.run_id)
+        if reason:
+            raise Halted(f"run {config.run_id} was halted: {reason}")
+        client = Client(config.vertex, config.question.settings, project=config.bigquery.project)
+        self._resources.callback(client.close)
+        if config.budget_usd is not None:
+            self._meter = self._open_meter(config.budget_usd)
+        engine = Engine(
+            client.send,
+            pace=Pace(requests_per_minute=config.requests_per_minute, tokens_per_minute=config.tokens_per_minute),
+            limits=config.limits,
+            refresh_token=client.refresh,
+            on_halt=self._halted,
+            gate=self._meter.gate if self._meter else None,
+        )
+        self._resources.callback(engine.close)
+        return engine
+
+    def _open_meter(self, budget_usd: float) -> Meter:
+        config, tables = self.config, self.config.tables
+        meter = Meter(
+            budget_usd,
+            # Before the run counted whole, since then by partitions: a poll reads days, not the table's history.
+            in_tables=lambda: (
+                config.spent_before_usd
+                + books.spent(
+                    config.bigquery,
+                    answers=tables.answers,
+                    failures=tables.failures,
+                    fingerprint=config.question.fingerprint,
+                    since=config.started_at,
+                )
+            ),
+            landed=lambda: self._tally.cost_usd or 0.0,
+            pending=self.pending_usd,
+            expected=lambda: (self._asked - self._tally.done) * (config.usd_per_row or 0.0),
+        )
+        self._resources.callback(meter.close)
+        return meter
+
+    def _writer(self, table: TableName, columns: Sequence[Column]) -> RowWriter:
+        with self._lock:
+            if str(table) not in self._writers:
+                writer = RowWriter(self.config.bigquery, table, columns)
+                writer.open()
+                self._writers[str(table)] = writer
+                self._resources.callback(writer.close)
+            return self._writers[str(table)]
+
+    def _halted(self, reason: str) -> None:
+        """Tell the other processes, and the next run."""
+        config = self.config
+        now = datetime.datetime.now(datetime.UTC)
+        line = {"run_id": config.run_id, "state": RunState.HALTED.value, "at": now, "reason": reason}
+        line |= {"task": config.question.task.name, "fingerprint": config.question.fingerprint}
+        try:
+            books.append_run(config.bigquery, config.tables.runs, line)
+        except Exception:  # noqa: BLE001 - the run halts all the same; its own error must not be hidden by this one
+            _log.exception("run %s halted (%s), but the runs table could not be told", config.run_id, reason)
+
+
+class Sink:
+    """One bundle's rows on their way to a table."""
+
+    def __init__(self, worker: Worker, writer: RowWriter) -> None:
+        self._worker = worker
+        self._bundle = writer.bundle()
+
+    def add(self, row: Answer | Failure) -> None:
+        """Hand a row to the writer's thread; waits only when BigQuery is far behind.
+
+        Raises:
+            WriteError: rows of this bundle could not be written for good.
+        """
+        self._worker.landed(row)
+        self._bundle.append(row.row())
+
+    def wait(self) -> list[Failure]:
+        """Wait until BigQuery has acknowledged the bundle's rows.
+
+        Returns:
+            A failure, with the model's text, for each row that BigQuery itself refuses.
+
+        Raises:
+            WriteError: rows of this bundle could not be written for good.
+        """
+        question = self._worker.config.question
+        return [_rejected(refused.row, refused.error, question) for refused in self._bundle.wait()]
+
+
+def _rejected(row: Mapping[str, Any], error: str, question: Question) -> Failure:
+    """The failure of a row that BigQuery refuses: plain text only, so that it is not refused again."""
+    plain = str(row.get("classification") or "").encode("ascii", "backslashreplace").decode()
+    tokens = {
+        name: int(row.get(name) or 0)
+        for name in ("prompt_tokens", "output_tokens", "thoughts_tokens", "total_tokens")
+    }
+    return Failure(
+        key=str(row["key"]).encode("utf-8", "replace").decode()[:1000],
+        gcs_uri=None,
+        task=question.task.name,
+        fingerprint=question.fingerprint,
+        reason=Reason.ROW_REJECTED,
+        detail=error.encode("ascii", "backslashreplace").decode()[:1000],
+        attempts=int(row.get("attempts") or 0),
+        calls=int(row.get("calls") or row.get("attempts") or 0),
+        usage=Usage(**tokens, cost_usd=row.get("cost_usd")),
+        model=question.settings.model,
+        classification=plain[:100_000] or None,
+        run_id=question.run_id,
+        failed_at=question.clock(),
+        columns={},
+    )
+
+
+_workers: dict[str, Worker] = {}
+_lock = threading.Lock()
+
+
+def acquire(config: RunConfig) -> Worker:
+    """The process's worker of a run; each `acquire` wants its `release`."""
+    with _lock:
+        found = _workers.get(config.run_id)
+        if found is None:
+            found = _workers[config.run_id] = Worker(config)
+        found.users += 1
+        return found
+
+
+def release(config: RunConfig) -> None:
+    """Give it back. It stays open: a DoFn that is torn down after an idle minute will be back."""
+    with _lock:
+        found = _workers.get(config.run_id)
+        if found is not None:
+            found.users -= 1
+
+
+def stop_all(reason: str, grace_secs: float) -> None:
+    """Stop every worker of this process."""
+    for each in list(_workers.values()):
+        each.stop(reason, grace_secs)
+
+
+def close_all() -> None:
+    """Close every worker of this process; runs at process exit too."""
+    with _lock:
+        closing = list(_workers.values())
+        _workers.clear()
+    for each in closing:
+        each.close()
+
+
+atexit.register(close_all)

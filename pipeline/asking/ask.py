@@ -122,9 +122,8 @@ class Ask:
     def failed(self, fault: Fault, error: CallError, attempts: int, calls: int) -> Step:
         """What to make of it that the engine gave up."""
         attempts, calls = attempts + self._attempts, calls + self._calls
-        if (
-            len(self._rows) > 1 and fault is not Fault.RATE_LIMITED
-        ):  # quota is no image's fault, and parts cost more of it
+        # Quota is no image's fault, and the parts of a pack would cost more of it.
+        if len(self._rows) > 1 and fault is not Fault.RATE_LIMITED:
             return Split(self._halves(range(len(self._rows)), attempts, calls))
         question = self._question
         return Landed(

@@ -40,6 +40,7 @@ _CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.keepalive_time_ms", 60_000),  # a flex call may wait for minutes: middle boxes forget idle connections
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_reconnect_backoff_ms", 10_000),  # gRPC's own 2 minutes would outlast the outage
     ("grpc.service_config_disable_resolution", 1),  # no DNS TXT look-up for each connection
     ("grpc.primary_user_agent", f"gemini-image-pipeline/{__version__}"),
 )
@@ -156,7 +157,9 @@ class _Channel:
 
     def __init__(self, target: str, credentials: Any, decode: Callable[[bytes], Any]) -> None:
         if credentials is None:
-            channel = grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
+            # Loopback: a proxy from the environment could not reach this machine.
+            options = (*_CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0))
+            channel = grpc.insecure_channel(target, options=options)
         else:
             channel = grpc.secure_channel(target, credentials, options=_CHANNEL_OPTIONS)
         # No serialiser: requests are bytes already.

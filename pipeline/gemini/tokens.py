@@ -16,7 +16,6 @@ from pipeline.errors import ConfigError
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 _MARGIN_SECS = 300.0  # Google's metadata server hands out the same token until about 5 minutes before it expires
-_RETRY_SECS = 10.0
 _ONE_REFRESH_IN_SECS = 5.0  # hundreds of calls in flight fail together with the same token: one refresh serves them all
 _log = logging.getLogger(__name__)
 
@@ -73,14 +72,21 @@ class TokenHolder:
         fetch: fetches a new one; called by one thread at a time.
         changed: told each new token's headers, before `start` or `refresh` return.
         clock: seconds since the epoch.
+        retry_secs: pause after a fetch that failed.
     """
 
     def __init__(
-        self, fetch: Fetch, changed: Callable[[Mapping[str, str]], None], clock: Callable[[], float] = time.time
+        self,
+        fetch: Fetch,
+        changed: Callable[[Mapping[str, str]], None],
+        *,
+        clock: Callable[[], float] = time.time,
+        retry_secs: float = 10.0,
     ) -> None:
         self._fetch = fetch
         self._changed = changed
         self._clock = clock
+        self._retry_secs = retry_secs
         self._lock = threading.Lock()
         self._fetched_at = self._demanded_at = float("-inf")
         self._expires_at: float | None = None
@@ -141,9 +147,10 @@ class TokenHolder:
             wait = self._secs_left()
             if wait is not None and wait <= 0:
                 with self._lock:
-                    wait = self._secs_left() if self._try_renew() else _RETRY_SECS
-                # A source whose tokens live less than the margin must not be asked in a loop.
-                wait = max(wait, 1.0) if wait is not None else None
+                    renewed = self._try_renew()
+                wait = self._secs_left() if renewed else self._retry_secs
+                if renewed and wait is not None:
+                    wait = max(wait, 1.0)  # a source whose tokens live for seconds must not be asked in a loop
 
     def _secs_left(self) -> float | None:
         """Seconds until the token should be renewed; None when it never expires."""

@@ -15,7 +15,7 @@ PACK_KEY = "image"
 PACK_TEXT = "text"
 """Property that holds a free-text task's answer in an answer to several."""
 
-_FENCE = re.compile(r"```[A-Za-z0-9_-]*[ \t]*\r?\n(.*?)\r?\n?[ \t]*```", re.DOTALL)
+_FENCE = re.compile(r"```[A-Za-z0-9_-]*\s")
 _START = re.compile(r"[\[{]")
 _BLANK = "\ufeff\u200b \t\r\n\x00"
 
@@ -55,14 +55,12 @@ def read_json(text: str) -> Any:
         return _decode(bare)
     except ValueError as error:
         first = error
-    fenced = _FENCE.search(bare)
-    if fenced:
-        bare = fenced.group(1).strip(_BLANK)
-    start = _START.search(bare)
+    fence = _FENCE.search(bare)
+    start = _START.search(bare, fence.end() if fence else 0)
     if start is None:
         raise WrongValueError("it is not JSON") from first
     try:
-        return _DECODER.raw_decode(bare, start.start())[0]
+        return _DECODER.raw_decode(bare, start.start())[0]  # what follows, such as the closing fence, is left
     except json.JSONDecodeError as error:
         cut_off = error.pos >= len(bare.rstrip("`\n ")) or error.msg.startswith("Unterminated")
         raise WrongValueError(

@@ -26,7 +26,6 @@ CHARS_PER_TOKEN = 4  # Gemini documentation, "Understand and count tokens": a to
 FREE_TEXT_TOKENS = 300  # planned output of a free-text task that does not say; a guess, `plan --sample` measures
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
-_NOT_IN_PACKS = frozenset({PACK_KEY, PACK_TEXT})
 _ANSWER_COLUMNS = frozenset(column.name for column in ANSWER_COLUMNS)
 _REASON = "Before the other answers: in one or two sentences, what in the image decides them."
 
@@ -232,7 +231,7 @@ class Task(BaseModel):
             raise MisfitError(where, "must be lower-case letters, digits and underscores: it becomes a column's name")
         if name in _ANSWER_COLUMNS:
             raise MisfitError(where, f"is a column of every answers table: call it {self.name}_{name}")
-        if name in _NOT_IN_PACKS or (name == REASONING and self.reasoning):
+        if name == PACK_KEY or (name == REASONING and self.reasoning):
             raise MisfitError(where, f"is a name that answers use themselves: call it {self.name}_{name}")
 
     def _check_example(self, place: int, example: Example) -> None:

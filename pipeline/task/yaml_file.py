@@ -83,12 +83,13 @@ def source(name_or_path: str) -> str:
 def _read_gcs(uri: str) -> str:
     # Imported here: the storage client costs most of a second, and only this case needs it.
     import google.auth.exceptions
+    import google.cloud.storage
     from google.api_core.exceptions import GoogleAPIError
-    from google.cloud import storage  # type: ignore[attr-defined]  # a namespace package
     from google.resumable_media import DataCorruption
 
     try:
-        text: str = storage.Blob.from_uri(uri, client=storage.Client()).download_as_text("utf-8", timeout=60)
+        client = google.cloud.storage.Client()
+        text: str = google.cloud.storage.Blob.from_uri(uri, client).download_as_text(encoding="utf-8", timeout=60)
     except google.auth.exceptions.GoogleAuthError as error:
         raise ConfigError(
             f"task file {uri}: no Google credentials ({error}); run: gcloud auth application-default login"
@@ -111,8 +112,10 @@ def parse(text: str, where: str) -> Task:
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise TaskError([f"{where}, line {line}: not YAML: {error.problem or error.context}"], where) from error
+        # The context is where the quote or the bracket was opened, which is what has to be mended.
+        mark = error.context_mark or error.problem_mark
+        said = " ".join(part for part in (error.context, error.problem) if part)
+        raise TaskError([f"{where}, line {mark.line + 1 if mark else 1}: not YAML: {said}"], where) from error
     except yaml.YAMLError as error:
         raise TaskError([f"{where}: not YAML: {' '.join(str(error).split())}"], where) from error
     if not isinstance(node, yaml.MappingNode):
@@ -143,12 +146,14 @@ def _doubled(node: yaml.Node, path: _Path) -> Iterator[tuple[str, int]]:
 
 
 def _say(error: Mapping[str, Any], root: yaml.MappingNode, where: str) -> str:
+    kind = error["type"]
     path: _Path = tuple(error["loc"])
+    if path[:1] == ("questions",) and path[2:3] and path[2] in KINDS:
+        path = (*path[:2], *path[3:])  # pydantic puts the kind of a question into the path
     inner = error.get("ctx", {}).get("error")
     if isinstance(inner, MisfitError):
         path = inner.where
-    line, path = _find(root, path)
-    kind = error["type"]
+    line, path = _find(root, path, missing=kind == "missing")
     if kind == "extra_forbidden":
         said = _unknown_field(path, root)
     elif isinstance(inner, MisfitError):
@@ -158,8 +163,8 @@ def _say(error: Mapping[str, Any], root: yaml.MappingNode, where: str) -> str:
     return f"{where}, line {line}: {_shown(path)} {said}"
 
 
-def _find(root: yaml.Node, path: _Path) -> tuple[int, _Path]:
-    """Line of the field (or of what it is missing from), and its path without what is not in the file."""
+def _find(root: yaml.Node, path: _Path, *, missing: bool) -> tuple[int, _Path]:
+    """Line of the field, or of what it is missing from, and its path without what is not in the file."""
     node, line, found = root, root.start_mark.line + 1, list[str | int]()
     for place, step in enumerate(path):
         if isinstance(node, yaml.MappingNode):
@@ -173,8 +178,7 @@ def _find(root: yaml.Node, path: _Path) -> tuple[int, _Path]:
             line = node.start_mark.line + 1
             found.append(step)
             continue
-        # pydantic puts the kind of a question, or of a union's member, into the path; a missing field comes last.
-        if place == len(path) - 1 and isinstance(node, yaml.MappingNode) and isinstance(step, str):
+        if missing and place == len(path) - 1:
             found.append(step)
     return line, tuple(found)
 

@@ -12,7 +12,9 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import (
     DebugOptions,
     DirectOptions,
+    GoogleCloudOptions,
     PipelineOptions,
+    SetupOptions,
     StandardOptions,
     WorkerOptions,
 )
@@ -59,6 +61,7 @@ def beam_options(argv: Sequence[str], given: Options) -> PipelineOptions:
     made = PipelineOptions([word for word in argv if not re.fullmatch(r"--\w+=", word)])
     standard = made.view_as(StandardOptions)
     standard.runner = _LOCAL_RUNNER if given.runner == "DirectRunner" else given.runner
+    made.view_as(SetupOptions).save_main_session = False  # all that workers need is importable
     return made
 
 
@@ -85,15 +88,26 @@ def run(config: RunConfig, shards: list[Shard], made: PipelineOptions, given: Op
     """Run the graph: to its end on a local runner, to its submission on Dataflow.
 
     Returns:
-        The id of the Dataflow job, or None.
+        The id of the Dataflow job, empty when it is not known; None when the run is over.
     """
+    cloud = made.view_as(GoogleCloudOptions)
+    cloud.labels = [*(cloud.labels or []), *_labels(config)]
     pipeline = beam.Pipeline(options=made)
     graph.build(pipeline, config, shards)
     result = pipeline.run()
     if is_local(given):
         result.wait_until_finish()
         return None
-    return str(result.job_id()) if hasattr(result, "job_id") else None
+    if cloud.template_location:  # the service starts the job when this process has ended, under the launch's own id
+        launched = re.search(r"/template_launches/([^/]+)/", cloud.template_location)
+        return launched[1] if launched else ""
+    return str(result.job_id())  # type: ignore[attr-defined]  # Dataflow's own result
+
+
+def _labels(config: RunConfig) -> list[str]:
+    """The Dataflow job's labels, the same as those of the run's BigQuery jobs, in the letters that labels may have."""
+    labels = {"pipeline": "gemini_image_pipeline", "task": config.question.task.name, "run_id": config.run_id}
+    return [f"{name}={re.sub(r'[^a-z0-9_-]', '_', value.lower())[:63]}" for name, value in labels.items()]
 
 
 @contextlib.contextmanager

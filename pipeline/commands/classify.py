@@ -117,9 +117,11 @@ def _print_end(run: launch.Run, books: Books) -> int:
 
 def _submitted(run: launch.Run, job_id: str) -> int:
     given = run.plan.options
-    launch.note_job(run, job_id)
     project = run.plan.endpoint.project
-    console.say(f"job {job_id}: https://console.cloud.google.com/dataflow/jobs/{given.region}/{job_id}?project={project}")
+    if job_id:
+        launch.note_job(run, job_id)
+        place = f"https://console.cloud.google.com/dataflow/jobs/{given.region}/{job_id}?project={project}"
+        console.say(f"job {job_id}: {place}")
     console.say(
         f"when it is done: python -m pipeline audit --project={project} --output_table={run.plan.answers} "
         f"--run_id={run.run_id}"

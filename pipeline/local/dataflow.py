@@ -25,6 +25,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from pipeline.local.flex_template import Launch, launch, parameter_faults
+from pipeline.local.tls import write_service_account
 
 ENDPOINT = "http://dataflow.sandbox"  # "sandbox" makes Beam speak REST to it and keep http://
 TOKEN_LIFETIME_SECS = 3600
@@ -115,10 +116,12 @@ class Dataflow:
         """Variables with which Google's libraries find this service and get tokens from it; writes a key of our own."""
         key = directory / "credentials.json"
         if not key.exists():
-            key.write_text(json.dumps(_service_account(f"{self.address}/token")), "utf-8")
+            write_service_account(key, f"{self.address}/token", "demo-project")
         return {
             "HTTP_PROXY": self.address,
+            "HTTPS_PROXY": self.address,  # which it refuses: nothing goes out, not even what google-auth asks for its tokens
             "http_proxy": self.address,
+            "https_proxy": self.address,
             "NO_PROXY": "localhost,127.0.0.1",
             "no_proxy": "localhost,127.0.0.1",
             "GOOGLE_APPLICATION_CREDENTIALS": str(key),
@@ -265,21 +268,3 @@ def _handler(service: Dataflow) -> type[BaseHTTPRequestHandler]:
             """Say nothing: the caller's output is not ours."""
 
     return Handler
-
-
-def _service_account(token_uri: str) -> dict[str, str]:
-    """A service account's key, made here, whose tokens come from `token_uri`."""
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import rsa
-
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return {
-        "type": "service_account",
-        "project_id": "demo-project",
-        "private_key_id": "loopback",
-        "private_key": pem.decode(),
-        "client_email": "launcher@demo-project.iam.gserviceaccount.com",
-        "client_id": "1",
-        "token_uri": token_uri,
-    }

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import apache_beam as beam
 from apache_beam.metrics.metric import Metrics
-from apache_beam.pvalue import DoOutputsTuple, PCollection, TaggedOutput
+from apache_beam.pvalue import PCollection, TaggedOutput
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
@@ -16,6 +16,9 @@ from pipeline.engine import Lane
 from pipeline.rows import Answer, Failure, Observation
 from pipeline.worker import RunConfig, Shard, Sink, Worker
 
+_Tagged = (
+    TaggedOutput[typing.Literal["answers"], Answer] | TaggedOutput[typing.Literal["failures"], Failure]
+)  # Beam reads each output's element type from here
 _GLOBAL = (GlobalWindow(),)
 _NAMESPACE = "gemini"
 _METRICS_EVERY_ROWS = 256  # counters are updated by the hundred: one update a row would cost more than the engine
@@ -68,14 +71,13 @@ class Classify(beam.PTransform):
 
     config: RunConfig
 
-    def expand(self, pcoll: PCollection) -> DoOutputsTuple:
+    def expand(self, pcoll: PCollection) -> typing.Any:  # a DoOutputsTuple, an annotation that Beam warns of
         if not pcoll.windowing.is_default():
             raise ValueError(
                 f"Classify takes the default global window, not {pcoll.windowing.windowfn}: "
                 "an image in several windows would be paid for several times"
             )
-        outcomes: DoOutputsTuple = pcoll | beam.ParDo(_ClassifyDoFn(self.config)).with_outputs("answers", "failures")
-        return outcomes
+        return pcoll | beam.ParDo(_ClassifyDoFn(self.config)).with_outputs("answers", "failures")
 
 
 @beam.typehints.with_input_types(Observation)
@@ -97,7 +99,7 @@ class _ClassifyDoFn(_WorkerDoFn):
         self,
         row: Observation,
         timestamp: Timestamp = beam.DoFn.TimestampParam,  # type: ignore[assignment]  # Beam's way to ask for it
-    ) -> Iterator[TaggedOutput]:
+    ) -> Iterator[_Tagged]:
         if timestamp != MIN_TIMESTAMP:
             self._timestamps.setdefault(row.key, []).append(timestamp)
         if row.problem:
@@ -107,7 +109,7 @@ class _ClassifyDoFn(_WorkerDoFn):
         if len(self._pack) >= self._config.question.images_per_request:
             yield from self._offer()
 
-    def finish_bundle(self) -> Iterator[TaggedOutput]:
+    def finish_bundle(self) -> Iterator[_Tagged]:
         try:
             if self._pack:
                 yield from self._offer()
@@ -127,14 +129,14 @@ class _ClassifyDoFn(_WorkerDoFn):
             self._lane.close()
             self._unfinished = False
 
-    def _offer(self) -> Iterator[TaggedOutput]:
+    def _offer(self) -> Iterator[_Tagged]:
         pack, self._pack = tuple(self._pack), []
         for outcome in self._lane.offer(self._worker.ask(pack)):
             yield self._emit(outcome)
         if self._tally.due:
             self._tally.flush(self._lane)
 
-    def _emit(self, outcome: Answer | Failure) -> TaggedOutput:
+    def _emit(self, outcome: Answer | Failure) -> _Tagged:
         """The outcome under its tag, at the timestamp of its own row: another row is in `process` when it lands."""
         stamps = self._timestamps.get(outcome.key)
         timestamp = MIN_TIMESTAMP
@@ -144,7 +146,7 @@ class _ClassifyDoFn(_WorkerDoFn):
                 del self._timestamps[outcome.key]
         self._tally.add(outcome)
         tag = "answers" if isinstance(outcome, Answer) else "failures"
-        return TaggedOutput(tag, WindowedValue(outcome, timestamp, _GLOBAL))
+        return typing.cast(_Tagged, TaggedOutput(tag, WindowedValue(outcome, timestamp, _GLOBAL)))
 
 
 class _Tally:

@@ -14,8 +14,8 @@ from pipeline.errors import ConfigError
 _PROJECT = "demo-project"
 _PICTURES = 300
 _ANSWERS = f"{_PROJECT}.demo.answers"
-_TEN = f"""SELECT asset_type, label, JSON_VALUE(answer, '$.condition') AS condition,
-  JSON_VALUE(answer, '$.text') AS text, ROUND(cost_usd * 1000, 4) AS usd_per_1000, gcs_uri
+_TEN = f"""SELECT key, label, JSON_VALUE(answer, '$.condition') AS condition,
+  IFNULL(JSON_VALUE(answer, '$.text'), '') AS text, FORMAT('$%.4f', cost_usd * 1000) AS usd_per_1000
 FROM `{_PROJECT}`.`demo`.`answers_latest` ORDER BY FARM_FINGERPRINT(key) LIMIT 10"""
 
 
@@ -36,7 +36,8 @@ def main(argv: Sequence[str]) -> int:
         root = Path(folder)
         status.update(f"drawing {_PICTURES} pictures")
         pictures = samples.draw_samples(root, _PICTURES)
-        bad = samples.bad_rows(root, pictures)
+        sign = "ASSET_CLASS_ROAD_SIGN"
+        bad = [{**row, "asset_type": sign} for row in samples.bad_rows(root, pictures)]
         status.update("starting a BigQuery emulator and a stand-in of Vertex AI on this machine")
         with BigQueryEmulator() as bigquery, VertexStandIn(root, latency_secs=0.3, latency_p99_secs=2.0) as vertex:
             endpoint = Endpoint(_PROJECT, "US", bigquery.rest, bigquery.storage)
@@ -49,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
                 f"--input_table={table}",
                 f"--output_table={_ANSWERS}",
                 "--task=road_signs",
-                "--where=asset_type = 'ASSET_CLASS_ROAD_SIGN'",
+                f"--where=asset_type = '{sign}'",
                 "--max_failure_ratio=1",
             ]
             console.note("python -m pipeline classify \\\n  " + " \\\n  ".join(map(_quoted, flags)) + "\n")

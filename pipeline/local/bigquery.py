@@ -27,6 +27,9 @@ START_TIMEOUT_SECS = 120.0  # 4-5 s on an idle machine; many times that on a bus
 STOP_TIMEOUT_SECS = 15.0
 MAX_OPEN_APPEND_STREAMS = 256
 MAX_READ_SESSIONS = 64
+LINKED_LABEL = "linked_from"
+"""A data set with this label is shown as a linked one, from the data set `PROJECT--DATASET` that the label names."""
+
 _WITH_PARENT = "--die-with-parent"
 
 
@@ -145,6 +148,7 @@ def _repair() -> None:
     engine_class = import_module("bqemulator.storage.engine").DuckDBEngine
     snapshot_class = import_module("bqemulator.versioning.snapshots").SnapshotManager
     tabledata = import_module("bqemulator.api.routes.tabledata")
+    datasets: Any = import_module("bqemulator.api.routes.datasets")
     changed = import_module("bqemulator.domain.events").TableDataChanged
 
     # It wants DuckDB's spatial extension from the network at every start.
@@ -155,6 +159,19 @@ def _repair() -> None:
         return tabledata._build_arrow_schema(tabledata._fields_raw_from_schema(table.schema_.fields))
 
     write_servicer._table_arrow_schema = arrow_schema
+
+    # It knows no linked data sets, which is what a subscription to Street View Insights makes.
+    to_rest = datasets._dataset_to_rest
+
+    def with_link(dataset: Any) -> dict[str, Any]:
+        body: dict[str, Any] = to_rest(dataset)
+        project, _, name = (dataset.labels or {}).get(LINKED_LABEL, "").partition("--")
+        if name:
+            body["type"] = "LINKED"
+            body["linkedDatasetSource"] = {"sourceDataset": {"projectId": project, "datasetId": name}}
+        return body
+
+    datasets._dataset_to_rest = with_link
 
     # It copies the whole table at every change (time travel), which makes n appends cost n * n.
     def only_announce(self: Any, project_id: str, dataset_id: str, table_id: str) -> None:

@@ -198,7 +198,7 @@ def _check_routing(model: str, headers: Mapping[str, str]) -> None:
     if routing is None:
         raise invalid("Missing routing header: x-goog-request-params must name the model of the request.")
     values = dict(pair.partition("=")[::2] for pair in routing.split("&"))
-    if unquote_plus(values.get("model", "")) != model or "/" in values["model"]:
+    if unquote_plus(values.get("model", "")) != model:
         raise invalid(
             f"Routing header x-goog-request-params {routing!r} does not match the request: it must be model= and the "
             f"URL-encoded name {model!r}."

@@ -1,0 +1,244 @@
+"""What happens when a call lands: the job is done, asked again, held back or given up, and the run goes on or halts.
+
+A landing comes on whatever thread the transport calls back on. Methods of jobs are called outside the lock.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+from pipeline.engine.breaker import Breaker, Outage, Verdict
+from pipeline.engine.call import Again, CallError, Landed, Split, Step
+from pipeline.engine.clock import Clock
+from pipeline.engine.ledger import Flight, Ledger
+from pipeline.engine.pace import Pace
+from pipeline.engine.policy import Limits, Retry, RunFault, decide, for_quota, transient
+
+
+class Landing:
+    """Judges landings by policy, pace and breaker, and books them in the ledger."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        pace: Pace,
+        limits: Limits,
+        breaker: Breaker[Flight],
+        can_refresh: bool,
+        clock: Clock,
+        rng: random.Random,
+    ) -> None:
+        self.refreshing = False  # no call leaves before the timer thread has got a new access token
+        self.refreshed_at = -math.inf
+        self._ledger = ledger
+        self._pace = pace
+        self._limits = limits
+        self._breaker = breaker
+        self._outage = Outage()
+        self._can_refresh = can_refresh
+        self._now = clock.now
+        self._random = rng.random
+        self._success_at = -math.inf
+        self._suspect: CallError | None = None
+
+    def done(self, number: int, result: Any) -> None:
+        """The transport's word on a call: its response or a `CallError`. A second one, or one that comes too late, is ignored."""
+        with self._ledger.lock:
+            flight = self._ledger.flying.pop(number, None)
+        if flight is not None:
+            self.land(flight, result)
+
+    def land(self, flight: Flight, result: Any) -> None:
+        """Books a landing. The flight is no longer among those flying."""
+        try:
+            if isinstance(result, CallError):
+                self._failed(flight, result)
+            else:
+                self._answered(flight, result)
+        except BaseException as bug:  # noqa: BLE001 - on the transport's thread it would vanish, and the bundle would hang
+            self.crash(flight, bug)
+
+    def crash(self, flight: Flight, bug: BaseException) -> None:
+        """A job or the transport raised: the lane raises it on its own thread."""
+        ledger = self._ledger
+        with ledger.lock:
+            if flight.flying:
+                ledger.free(flight)
+                self._pace.settle(flight.reserved, 0)
+                ledger.end(flight)
+            flight.lane.bug = bug
+            ledger.turns.wake(flight.lane)
+            self.go_on()
+
+    def settle(self, held: list[Flight]) -> None:
+        """The breaker has let go of these: their failures are their own."""
+        with self._ledger.lock:
+            for flight in held:
+                self._ledger.unhold(flight)
+            self._ledger.filing += len(held)
+        for flight in held:
+            self._file(flight)
+
+    def give_up(self, flight: Flight) -> None:
+        """Ends a job that waits, for the reason that it has waited too long. It is in no queue any more."""
+        with self._ledger.lock:
+            self._ledger.filing += 1
+        self._file(flight)
+
+    def go_on(self) -> None:
+        """Wakes whoever may go on after a landing; or ends the run, if it was stopped by the breaker and this was the last."""
+        ledger = self._ledger
+        if self._breaker.stopped and not ledger.in_flight and not ledger.filing and not ledger.over:
+            if self._breaker.landed(any(flight.is_part for flight in ledger.ready)) is Verdict.HALT:
+                ledger.halt(f"calls fail one after the other, and none succeeds: {self._suspect}")
+            ledger.blocked = True
+        if ledger.blocked:
+            ledger.blocked = False
+            if ledger.ready:
+                ledger.timer.set()
+            else:
+                ledger.turns.wake_first()
+        if self._breaker.held and ledger.quiet():
+            ledger.turns.wake_all()
+
+    def _answered(self, flight: Flight, response: Any) -> None:
+        now = self._now()
+        flight.attempts += 1
+        step = flight.job.answered(response, (now - flight.sent_at) * 1e3, flight.attempts, flight.calls)
+        parts = self._prepare(flight, step)
+        ledger = self._ledger
+        with ledger.lock:
+            ledger.free(flight)
+            ledger.counts.answered += 1
+            if step.tokens:
+                ledger.counts.tokens += step.tokens
+                self._pace.settle(flight.reserved, step.tokens)
+            self._pace.succeeded(now, flight.sent_at)
+            self._outage.success()
+            self._success_at = now
+            cleared = self._breaker.success(flight.number)
+            self._book(flight, step, parts)
+            self.go_on()
+        if cleared:
+            self.settle(cleared)
+
+    def _failed(self, flight: Flight, error: CallError) -> None:
+        now = self._now()
+        lost = error.code == "DEADLINE_EXCEEDED"
+        if lost:
+            flight.job.timed_out()
+        with self._ledger.lock:
+            self._ledger.free(flight)
+            self._ledger.counts.timed_out += lost
+            if not lost:  # it was not billed, so it used no tokens of the cap
+                self._pace.settle(flight.reserved, 0)
+            give_up = self._judge(flight, error, now)
+            self._ledger.filing += give_up
+            self.go_on()
+        if give_up:
+            self._file(flight)
+
+    def _judge(self, flight: Flight, error: CallError, now: float) -> bool:
+        """Does what the policy says; returns whether the job is to be told now that it failed."""
+        passing = transient(error)
+        if passing and self._outage.error(now, flight.sent_at, id(flight)):
+            self._pace.collapse(now)
+        # UNAVAILABLE is never a row's fault: the second in a row of a job, without any success in between, is an outage. Other
+        # errors may be, and a single row that fails for ever must not pass for one.
+        outage = self._outage.wide or (error.code == "UNAVAILABLE" and flight.error_at > self._success_at)
+        refreshed = not self._can_refresh or flight.sent_at > self.refreshed_at > self._success_at
+        history = flight.history(now, outage=outage, refreshed=refreshed)
+        decision = decide(error, history, self._limits, self._random())
+        flight.error = error
+        if passing:
+            flight.error_at = now
+        if error.retry_delay_secs:
+            self._pace.hold(now, error.retry_delay_secs)
+        if for_quota(error):
+            self._ledger.counts.rejected += 1
+            flight.rejections += 1
+            flight.rejected_at = min(flight.rejected_at, now)
+            self._pace.rejected(now, flight.sent_at)
+
+        if passing and self._outage.secs(now) >= self._limits.outage_secs:
+            decision = RunFault(
+                f"no call succeeded for {self._limits.outage_secs:.0f} s; the last one ended with {error}"
+            )
+        if isinstance(decision, RunFault):
+            self._ledger.drop(flight)
+            self._ledger.halt(decision.reason)
+            return False
+        if isinstance(decision, Retry):
+            self._retry(flight, decision, now)
+            return False
+        flight.attempts += not for_quota(error)
+        flight.fault = decision.fault
+        if not decision.suspect:
+            return True
+        self._suspect = error
+        hold = flight.rows == 1  # a pack is split at once: that files nothing
+        self._breaker.suspect(self._ledger.counts.sent, flight if hold else None)
+        if hold:
+            self._ledger.hold(flight)
+        return not hold
+
+    def _retry(self, flight: Flight, retry: Retry, now: float) -> None:
+        if self._ledger.over or flight.lane.closed:
+            self._ledger.drop(flight)
+            return
+        if retry.costs_attempt:
+            flight.attempts += 1
+            flight.spent_secs += now - flight.sent_at + retry.delay_secs
+        if flight.error is not None and not for_quota(flight.error):
+            self._ledger.counts.retries += 1
+        if retry.refresh and self.refreshed_at < flight.sent_at:
+            self.refreshing = True
+            self._ledger.timer.set()
+        self._ledger.put_off(flight, now + retry.delay_secs)
+
+    def _file(self, flight: Flight) -> None:
+        """Tells a job that it failed, and does as it says."""
+        step: Step = Landed(())
+        parts: list[Flight] = []
+        try:
+            if flight.fault is None or flight.error is None:
+                raise AssertionError("a job was given up without a fault")
+            step = flight.job.failed(flight.fault, flight.error, flight.attempts, flight.calls)
+            parts = self._prepare(flight, step)
+        except BaseException as bug:  # noqa: BLE001 - as in `land`
+            flight.lane.bug = bug
+        with self._ledger.lock:
+            self._ledger.filing -= 1
+            self._book(flight, step, parts)
+            self.go_on()
+
+    def _prepare(self, flight: Flight, step: Step) -> list[Flight]:
+        """The jobs to be asked next, with what has to be asked of them outside the lock."""
+        if isinstance(step, Split):
+            return [Flight(job, flight.lane, job.rows, job.tokens(), is_part=True) for job in step.jobs]
+        if isinstance(step, Again):
+            flight.tokens = flight.job.tokens()
+            return [flight]
+        return []
+
+    def _book(self, flight: Flight, step: Step, parts: list[Flight]) -> None:
+        """The job is done, or is asked again, or its parts are."""
+        ledger, lane = self._ledger, flight.lane
+        if isinstance(step, Again):
+            flight.rejected_at = math.inf
+        else:
+            for part in parts:
+                ledger.add(part)
+            ledger.end(flight)
+            if not lane.closed:
+                lane.landed.extend(step.outcomes)
+        if parts and (ledger.over or lane.closed):
+            for part in parts:
+                ledger.drop(part)
+        elif parts:
+            ledger.ask_next(parts)
+        if lane.landed or lane.bug or lane.open == lane.held:
+            ledger.turns.wake(lane)

@@ -1,0 +1,360 @@
+"""The engine of one worker process: a window of calls in flight that all bundles of the process share.
+
+Threads: a bundle's own thread sends its jobs (`board`), whatever thread a call lands on completes them (landing.py), and one timer
+thread sends what is asked again and sees to what is overdue (`_tick`). All state is in the ledger, behind one lock; jobs, transport
+and callbacks are called outside of it. A thread that cannot go on sleeps on its own signal and is woken when it may.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from collections.abc import Callable
+from functools import partial
+
+from pipeline.engine.breaker import Breaker
+from pipeline.engine.call import CallError, Fault, Handle, Send
+from pipeline.engine.clock import Clock, SystemClock
+from pipeline.engine.landing import Landing
+from pipeline.engine.lane import Lane
+from pipeline.engine.ledger import Counts, Flight, Ledger
+from pipeline.engine.pace import Pace
+from pipeline.engine.policy import Limits
+
+
+@dataclasses.dataclass(slots=True)
+class Stats(Counts):
+    """What a process has done since it began (`Counts`), and what it is doing at this moment.
+
+    Attributes:
+        in_flight: calls in flight.
+        waiting: jobs that wait to be asked again.
+        held: jobs whose failure is held back until the run is seen to work.
+        unresolved_rows: rows of jobs in flight or waiting; neither rows held nor outcomes that their bundle has yet to take.
+        rate_per_sec: the pace, the caps not applied. Where the window is what limits, fewer calls leave.
+        ended: why nothing is sent any more, or None.
+    """
+
+    in_flight: int = 0
+    waiting: int = 0
+    held: int = 0
+    unresolved_rows: int = 0
+    rate_per_sec: float = 0.0
+    ended: str | None = None
+
+
+class Engine:
+    """A window of calls in flight; one per process, used by many lanes at once.
+
+    Rows in flight or waiting to be asked again are at most twice `max_in_flight` (times the rows of a job, for packs). Not
+    counted are outcomes that their bundle has yet to take, and rows whose failure the circuit breaker holds back.
+
+    Args:
+        send: starts a call. Called from many threads.
+        pace: how fast calls may leave.
+        limits: what a process and a row may take.
+        breaker: when failures are the run's.
+        refresh_token: gets a new access token; may block. Called on the timer thread when a call is unauthenticated, while new
+            calls wait. Without it the first such call halts the run.
+        on_halt: told the reason when the run halts, once, on the timer thread; may block. Lanes raise `EngineHalted` when it has
+            returned, or when `Limits.halt_grace_secs` are over.
+        gate: asked before every call, so it must be cheap; a string, such as "over budget", stops the engine with that reason:
+            what is in flight lands, nothing is sent any more.
+        clock: the time and the threads.
+        rng: where the jitter of retries comes from.
+    """
+
+    def __init__(
+        self,
+        send: Send,
+        *,
+        pace: Pace | None = None,
+        limits: Limits | None = None,
+        breaker: Breaker[Flight] | None = None,
+        refresh_token: Callable[[], None] | None = None,
+        on_halt: Callable[[str], None] | None = None,
+        gate: Callable[[], str | None] | None = None,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.clock: Clock = clock or SystemClock()
+        self._now = self.clock.now
+        self._send = send
+        self._pace = pace or Pace()
+        self._limits = limits or Limits()
+        self._breaker: Breaker[Flight] = breaker or Breaker()
+        self._refresh_token = refresh_token
+        self._on_halt = on_halt
+        self._gate = gate
+        self._ledger = Ledger(self.clock, self._limits, self._breaker)
+        self._turns = self._ledger.turns
+        self._landing = Landing(
+            self._ledger,
+            pace=self._pace,
+            limits=self._limits,
+            breaker=self._breaker,
+            can_refresh=refresh_token is not None,
+            clock=self.clock,
+            rng=rng or random.Random(),
+        )
+        self._told = on_halt is None
+        self._bug: BaseException | None = None  # of the timer thread: every lane raises it
+        self._timer_runs = False
+        self._closed = False
+
+    def lane(self) -> Lane:
+        """A new lane, for one bundle."""
+        with self._ledger.lock:
+            if not self._timer_runs:
+                self._timer_runs = True
+                self.clock.start(self._run, "engine-timer")
+        return Lane(self)
+
+    def stop(self, reason: str, grace_secs: float) -> None:
+        """Sends nothing any more. What is in flight may land for so long, then it is cancelled; the rest is not asked.
+
+        Takes no lock and does not wait: fit for a signal handler. A second call can only shorten the grace.
+        """
+        self._ledger.stop(reason, self._now() + grace_secs)
+
+    def close(self) -> None:
+        """Ends everything at once: cancels what is in flight, wakes all lanes, ends the timer thread."""
+        self.stop("closed", 0.0)
+        self._closed = True
+        self._abandon()
+        self._ledger.timer.set()
+
+    def stats(self) -> Stats:
+        """What the process has done and is doing."""
+        ledger = self._ledger
+        with ledger.lock:
+            return Stats(
+                **dataclasses.asdict(ledger.counts),
+                in_flight=ledger.in_flight,
+                waiting=ledger.waiting,
+                held=self._breaker.held,
+                unresolved_rows=ledger.open_rows,
+                rate_per_sec=self._pace.rate,
+                ended=ledger.halted or ledger.stopped,
+            )
+
+    # For `Lane`, on its bundle's thread.
+
+    def enter(self, lane: Lane) -> None:
+        """The lane has a job to send."""
+        self._turns.enter(lane)
+
+    def leave(self, lane: Lane) -> None:
+        """Its job was sent or dropped, or its thread was interrupted."""
+        self._turns.wanting.discard(lane)
+        if lane.queued or self._breaker.held:
+            with self._ledger.lock:
+                self._turns.awake(lane)
+                self._turns.wake_first()
+                self._landing.go_on()
+
+    def board(self, lane: Lane, flight: Flight) -> float | None:
+        """Sends the job, or drops it if the engine has stopped, and returns None.
+
+        Returns 0.0 when the job cannot be sent now but something of the lane has landed: the lane is out of the queue while it
+        hands that on. Otherwise it is in the queue, and is to sleep on its signal for the seconds returned.
+        """
+        ledger, turns = self._ledger, self._turns
+        self._ask_gate()
+        with ledger.lock:
+            now = self._now()
+            turns.awake(lane)
+            lane.bug = lane.bug or self._bug
+            if ledger.over or lane.closed:
+                ledger.counts.not_asked_rows += flight.rows
+                turns.wake_first()
+                return None
+            may_go = not lane.bug and not ledger.ready and turns.first(lane)
+            wait = self._wait_secs(now, flight.tokens, flight.rows) if may_go else math.inf
+            if wait:
+                if lane.landed or lane.bug:
+                    turns.wake_first()
+                    return 0.0
+                lane.throttled = not ledger.full(flight.rows)
+                turns.queue(lane)
+                return wait
+            ledger.add(flight)
+            number = ledger.depart(flight, now)
+            if ledger.full(flight.rows):
+                ledger.blocked = True
+            else:
+                turns.wake_first()
+        self._launch(flight, number)
+        return None
+
+    def rest(self, lane: Lane) -> float | None:
+        """For a lane with nothing more to send: None when all of it is out, 0.0 when something has landed, or seconds to sleep."""
+        ledger = self._ledger
+        if ledger.over and self._now() >= ledger.end_at:
+            self._abandon()
+        with ledger.lock:
+            self._turns.awake(lane)
+            lane.bug = lane.bug or self._bug
+            if lane.landed or lane.bug:
+                return 0.0
+            if not (lane.held and ledger.quiet()):
+                if not lane.open and (ledger.halted is None or self._told or self._now() >= ledger.end_at):
+                    return None
+                lane.throttled = not lane.in_flight and lane.open > lane.held
+                self._turns.sleep(lane)
+                return max(ledger.end_at - self._now(), 1e-3) if ledger.over else math.inf
+            rest = self._breaker.settle()
+            if self._breaker.stopped:  # stopped while in doubt: they may be the run's fault, so they were not asked
+                for flight in rest:
+                    ledger.unhold(flight)
+                    ledger.drop(flight)
+                return 0.0
+        self._landing.settle(rest)
+        return 0.0
+
+    @property
+    def halted(self) -> str | None:
+        """Why the run halted, or None."""
+        return self._ledger.halted
+
+    @property
+    def ended(self) -> str | None:
+        """Why nothing is sent any more, or None; takes no lock."""
+        return self._ledger.halted or self._ledger.stopped
+
+    # Sending.
+
+    def _ask_gate(self) -> None:
+        if self._gate is not None and not self._ledger.over and (reason := self._gate()):
+            self.stop(reason, math.inf)
+
+    def _wait_secs(self, now: float, tokens: int, rows: int) -> float:
+        """Seconds until a call may leave: 0.0 now, infinity when a landing has to come first."""
+        if self._ledger.full(rows) or self._landing.refreshing:
+            self._ledger.blocked = True
+            return math.inf
+        return self._pace.reserve(now, tokens)
+
+    def _launch(self, flight: Flight, number: int) -> None:
+        """Makes the call. It may land before this returns."""
+        try:
+            request = flight.job.request()
+            flight.sent_at = self._now()
+            handle = self._send(request, flight.timeout_secs, partial(self._landing.done, number))
+        except BaseException as bug:  # it has a slot: whatever was raised, that must be given back
+            with self._ledger.lock:
+                flying = self._ledger.flying.pop(number, None)
+            if flying is not None:
+                self._landing.crash(flight, bug)
+            if not isinstance(bug, Exception):
+                raise
+            return
+        flight.handle = handle
+        if self._ledger.over and number not in self._ledger.flying:
+            handle.cancel()  # it was given up while it was being sent
+
+    # The timer thread.
+
+    def _run(self) -> None:
+        try:
+            while not self._closed:
+                self._ledger.timer.wait(self._tick())
+        except BaseException as bug:  # noqa: BLE001 - no thread is above this one: the lanes raise it, nothing hangs
+            self._bug = bug
+            self.stop(f"engine failed: {bug!r}", 0.0)
+            with self._ledger.lock:
+                self._ledger.sweep()
+
+    def _tick(self) -> float | None:
+        """Does all that is due, and returns the seconds until something will be; None when nothing is known to be."""
+        ledger = self._ledger
+        if self._landing.refreshing:
+            self._refresh()
+        if ledger.halted is not None and not self._told:
+            self._tell(ledger.halted)
+        with ledger.lock:
+            if ledger.to_sweep:
+                ledger.sweep()
+            late = [(flight, flight.handle) for flight in ledger.overdue(self._now())]
+        for flight, handle in late:
+            self._cancel(handle)
+            secs = f"{flight.timeout_secs:.0f}"
+            self._landing.land(
+                flight, CallError("DEADLINE_EXCEEDED", f"the transport did not end the call after {secs} s")
+            )
+        if ledger.over and self._now() >= ledger.end_at:
+            self._abandon()
+        wait = self._send_ready()
+        with ledger.lock:
+            now = self._now()
+            ledger.timer_due = min(ledger.next_event(), now + wait)
+            if not ledger.ready:
+                self._turns.wake_first()
+            return None if ledger.timer_due == math.inf else max(0.0, ledger.timer_due - now)
+
+    def _send_ready(self) -> float:
+        """Sends what is to be asked again, as far as it may leave; returns the seconds until more of it may, or infinity."""
+        ledger = self._ledger
+        while True:
+            self._ask_gate()
+            with ledger.lock:
+                now = self._now()
+                flight = ledger.next_ready(now)
+                if flight is None or ledger.over:
+                    return math.inf
+                given_up = now - flight.rejected_at >= self._limits.rate_limited_secs
+                if not given_up:
+                    wait = self._wait_secs(now, flight.tokens, 0)
+                    if wait:
+                        return wait
+                ledger.ready.popleft()
+                if given_up:
+                    flight.fault = Fault.RATE_LIMITED
+                else:
+                    number = ledger.depart(flight, now)
+            if given_up:
+                self._landing.give_up(flight)
+            else:
+                self._launch(flight, number)
+
+    def _tell(self, reason: str) -> None:
+        try:
+            if self._on_halt is not None:
+                self._on_halt(reason)
+        except Exception as error:  # noqa: BLE001 - whatever it was, why the run halted matters more
+            self._ledger.halted = f"{reason} (and that could not be recorded: {error})"
+        self._told = True
+        self._ledger.to_sweep = True  # wakes the lanes
+
+    def _refresh(self) -> None:
+        reason = None
+        try:
+            if self._refresh_token is not None:
+                self._refresh_token()
+        except Exception as error:  # noqa: BLE001 - whatever the credentials raise: without a token no row can be asked
+            reason = f"the access token could not be refreshed: {error}"
+        with self._ledger.lock:
+            self._landing.refreshed_at = self._now()
+            self._landing.refreshing = False
+            if reason is not None:
+                self._ledger.halt(reason)
+            self._landing.go_on()
+
+    def _abandon(self) -> None:
+        """The end has come: gives up what is in flight and drops what waits."""
+        with self._ledger.lock:
+            flights = self._ledger.abandon()
+            self._ledger.sweep()
+        for flight, handle in flights:
+            self._cancel(handle)
+            try:
+                flight.job.timed_out()
+            except BaseException as bug:  # noqa: BLE001 - as in `Landing.land`
+                self._landing.crash(flight, bug)
+
+    @staticmethod
+    def _cancel(handle: Handle | None) -> None:
+        """Ends a call that nobody waits for. While it is being sent it has no handle yet; `_launch` sees to that."""
+        if handle is not None:
+            handle.cancel()

@@ -13,8 +13,9 @@ from pipeline.bigquery.client import Endpoint, explained
 from pipeline.bigquery.names import TableName
 from pipeline.console import duration
 from pipeline.errors import ConfigError
-from pipeline.gemini import models, prices
+from pipeline.gemini import models
 from pipeline.gemini.endpoint import VertexEndpoint
+from pipeline.gemini.prices import Estimate, Prices, estimate, parse_prices
 from pipeline.options import Options
 from pipeline.rows import Column
 from pipeline.task import Settings, Task, differences, fingerprint, identity
@@ -45,14 +46,14 @@ class Plan:
     task: Task
     settings: Settings
     model: models.Model
-    prices: prices.Prices | None
+    prices: Prices | None
     fingerprint: str
     identity: dict[str, Any]
     source: worklist.Source
     done: worklist.Done
     kept: tuple[inputs.KeptColumn, ...]
     count: worklist.Count
-    estimate: prices.Estimate
+    estimate: Estimate
     usd_per_row: float | None
     affordable: int | None
     spent_usd: float
@@ -179,9 +180,9 @@ def make(options: Options) -> Plan:
         where=options.where,
         columns=[*kept, *inputs.prompt_columns(info, task.columns)],
     )
-    price = prices.parse_prices(options.price_usd_per_mtok) if options.price_usd_per_mtok else model.prices
-    estimate = prices.estimate(task, settings, model, images=settings.images_per_request)
-    cost = estimate.cost(price, at=datetime.datetime.now(datetime.UTC), tier=settings.service_tier)
+    price = parse_prices(options.price_usd_per_mtok) if options.price_usd_per_mtok else model.prices
+    call = estimate(task, settings, model, images=settings.images_per_request)
+    cost = call.cost(price, at=datetime.datetime.now(datetime.UTC), tier=settings.service_tier)
     usd_per_row = None if cost is None else cost / settings.images_per_request
 
     mark, asked = fingerprint(task, settings), identity(task, settings)
@@ -212,7 +213,7 @@ def make(options: Options) -> Plan:
         done=done,
         kept=kept,
         count=count,
-        estimate=estimate,
+        estimate=call,
         usd_per_row=usd_per_row,
         affordable=_affordable(options, spent, usd_per_row),
         spent_usd=spent,

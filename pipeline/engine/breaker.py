@@ -18,8 +18,8 @@ CALLS_IN_DOUBT = 80
 PROBES = 5
 """Calls in flight at most, and twice as many suspects in a row, while a stopped run is tried once more."""
 UNUSUAL = 3.0
-"""How many times the usual share of suspects is no longer chance. Where one image in five is missing, calls that fail at
-once outrun the successes that would clear them; that alone must not stop a run."""
+"""How many times the usual share of suspects is no longer chance. Where one image in five is missing, calls that fail
+at once outrun the successes that would clear them; that alone must not stop a run."""
 
 OUTAGE_ERRORS = 5
 """Errors in a row, without a success, that make an outage; one at least of a call sent after the first of them."""
@@ -39,15 +39,15 @@ class Verdict(enum.Enum):
 class Breaker(Generic[T]):
     """Tells a fault of the run from faults of single rows, for at most some 100 calls sent after the fault first shows.
 
-    A suspect is a failed call whose fault may be the run's own: permission denied, not found, invalid. It stays open until
-    a call succeeds that was sent after it had landed: that shows that the run works, so the fault was the row's. Calls that
-    were sent before do not show it, and with a long tail they go on succeeding for long.
+    A suspect is a failed call whose fault may be the run's own: permission denied, not found, invalid. It stays open
+    until a call succeeds that was sent after it had landed: that shows that the run works, so the fault was the
+    row's. Calls that were sent before do not show it, and with a long tail they go on succeeding for long.
 
     New calls stop after `TRIP_AFTER` suspects in a row without any success between them. They also stop with so many
     suspects open, or with a quarter of that once `CALLS_IN_DOUBT` calls were sent since the first, if that is more than
-    `UNUSUAL` times the share of suspects that this run is used to. They go on with the first success that clears a suspect.
-    When everything has landed without one, the run halts; unless calls sent before the fault did succeed, or parts of
-    split packs wait to be asked: then a few probes decide.
+    `UNUSUAL` times the share of suspects that this run is used to. They go on with the first success that clears a
+    suspect. When everything has landed without one, the run halts; unless calls sent before the fault did succeed, or
+    parts of split packs wait to be asked: then a few probes decide.
 
     Calls are numbered in the order of sending, from 1. `T` is whatever stands for a suspect that is held.
     """
@@ -88,7 +88,7 @@ class Breaker(Generic[T]):
         return self._known(cleared)
 
     def suspect(self, sent: int, suspect: T | None) -> None:
-        """A suspect landed after so many calls had been sent. None: it need not be held, for it is a pack to be split."""
+        """A suspect landed after so many calls had been sent. None: it need not be held, it is a pack to be split."""
         self._streak += 1
         self._open.append((sent, suspect))
         self.held += suspect is not None
@@ -125,6 +125,9 @@ class Outage:
     """Tells a service that is out from rows that fail: all calls fail, and so do calls sent after the first error."""
 
     def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
         self.active = False
         self._errors = 0
         self._rows: set[int] = set()
@@ -140,12 +143,12 @@ class Outage:
     def success(self) -> None:
         """A call succeeded: whatever was, is over."""
         if self._errors:
-            self.__init__()  # type: ignore[misc]
+            self._clear()
 
     def error(self, now: float, sent_at: float, row: int) -> bool:
         """A call sent at `sent_at` failed, for the row of that number. Returns whether an outage began with it."""
         if sent_at - self._last > OUTAGE_GAP_SECS:
-            self.success()
+            self._clear()
         if not self._errors:
             self._since = now
         self._errors += 1

@@ -80,8 +80,8 @@ Step = Landed | Again | Split
 class Job(Protocol):
     """One call to make, and what to make of its response.
 
-    Every method but `request` may run on whatever thread a call lands on: none may block. What a method raises is a bug; it
-    is raised again on the thread of the job's lane.
+    Every method but `request` may run on whatever thread a call lands on: none may block. What a method raises is a
+    bug; it is raised again on the thread of the job's lane.
     """
 
     @property

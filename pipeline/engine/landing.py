@@ -45,7 +45,7 @@ class Landing:
         self._suspect: CallError | None = None
 
     def done(self, number: int, result: Any) -> None:
-        """The transport's word on a call: its response or a `CallError`. A second one, or one that comes too late, is ignored."""
+        """The transport's word on a call: its response or a `CallError`. A second one, or a late one, is ignored."""
         with self._ledger.lock:
             flight = self._ledger.flying.pop(number, None)
         if flight is not None:
@@ -58,7 +58,7 @@ class Landing:
                 self._failed(flight, result)
             else:
                 self._answered(flight, result)
-        except BaseException as bug:  # noqa: BLE001 - on the transport's thread it would vanish, and the bundle would hang
+        except BaseException as bug:  # noqa: BLE001 - nobody is above the transport's thread: the bundle would hang
             self.crash(flight, bug)
 
     def crash(self, flight: Flight, bug: BaseException) -> None:
@@ -89,7 +89,7 @@ class Landing:
         self._file(flight)
 
     def go_on(self) -> None:
-        """Wakes whoever may go on after a landing; or ends the run, if it was stopped by the breaker and this was the last."""
+        """Wakes whoever may go on after a landing; or halts the run, if the breaker waited for this to be the last."""
         ledger = self._ledger
         if self._breaker.stopped and not ledger.in_flight and not ledger.filing and not ledger.over:
             if self._breaker.landed(any(flight.is_part for flight in ledger.ready)) is Verdict.HALT:
@@ -146,8 +146,8 @@ class Landing:
         passing = transient(error)
         if passing and self._outage.error(now, flight.sent_at, id(flight)):
             self._pace.collapse(now)
-        # UNAVAILABLE is never a row's fault: the second in a row of a job, without any success in between, is an outage. Other
-        # errors may be, and a single row that fails for ever must not pass for one.
+        # UNAVAILABLE is never a row's fault: the second in a row of a job, without any success in between, is an
+        # outage. Other errors may be, and a single row that fails for ever must not pass for one.
         outage = self._outage.wide or (error.code == "UNAVAILABLE" and flight.error_at > self._success_at)
         refreshed = not self._can_refresh or flight.sent_at > self.refreshed_at > self._success_at
         history = flight.history(now, outage=outage, refreshed=refreshed)

@@ -79,7 +79,8 @@ class Lane:
     def throttled_ms(self) -> int:
         """Milliseconds that this lane waited for the pace since this was last asked.
 
-        Waiting for a free slot is not counted; waiting, with nothing in flight, for rows that the server turned away is.
+        Waiting for a free slot is not counted; waiting, with nothing in flight, for rows that the server turned away
+        is.
         """
         ms = int(self._throttled_secs * 1e3)
         self._throttled_secs -= ms / 1e3

@@ -1,4 +1,4 @@
-"""Where every job of a process is: in flight, waiting to be asked again, held, or done. Counts and queues; no decisions."""
+"""Where every job of a process is: in flight, waiting to be asked again, held, or done. Counts and queues."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ class Ledger:
         return self.ready[0] if self.ready else None
 
     def overdue(self, now: float) -> list[Flight]:
-        """Takes out the jobs whose calls should have landed long ago. (Calls time out in the order of their sending, or sooner.)"""
+        """Takes out the jobs whose calls should have landed by now; calls time out in the order of their sending."""
         late = []
         for flight in self.flying.values():
             if flight.overdue_at > now:

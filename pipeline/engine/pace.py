@@ -17,14 +17,14 @@ FLOOR_PER_SEC = 0.5
 FIRST_CUT = 0.7
 """What is left of the rate after a rejection while it doubles."""
 MILDEST_CUT = 0.92
-"""What is left of it at most after any other (0.9 leaves one worker at 94 % of a quota that is a strict sliding second)."""
+"""What is left of it at most after any other. (0.9 leaves one worker at 94 % of a strict quota a second.)"""
 GROWTH = 0.001
-"""What a success adds to a rate of `START_PER_SEC`, as a share. Faster rates get less, by the fourth root: what workers that
-share a quota try beyond it must not rise with their number. Slower ones get as much as that in calls a second, or a worker
-that others had starved would take half an hour to come back."""
+"""What a success adds to a rate of `START_PER_SEC`, as a share. Faster rates get less, by the fourth root: what
+workers that share a quota try beyond it must not rise with their number. Slower ones get as much as that in calls a
+second, or a worker that others had starved would take half an hour to come back."""
 MOST_GROWTH = 0.025
-"""What all successes of a second, or of a round trip if that is longer, add at most. At 500/s and 1 s `GROWTH` alone would be
-16 % a second, more than the cuts take: 14 % of the calls were rejected."""
+"""What all successes of a second, or of a round trip if that is longer, add at most. At 500/s and 1 s `GROWTH` alone
+would be 16 % a second, more than the cuts take: 14 % of the calls were rejected."""
 JITTER = 0.2
 """A departure is late by a random share of the interval, up to this: workers that started together fall out of step."""
 MAX_HOLD_SECS = 600.0

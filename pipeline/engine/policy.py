@@ -14,8 +14,8 @@ class Limits:
     Attributes:
         max_in_flight: calls in flight in this process.
         max_attempts: attempts of a row; rejections for quota, and errors while the whole service is out, are none.
-        call_timeout_secs: time of one call, from its sending. A tier that answers late, such as Flex (up to 30 minutes, by
-            its documentation), needs more, and a longer row deadline with it.
+        call_timeout_secs: time of one call, from its sending. A tier that answers late, such as Flex (up to 30
+            minutes, by its documentation), needs more, and a longer row deadline with it.
         row_deadline_secs: time of a row's calls and of the pauses after its errors. Waiting for the pace, for quota and
             for a service that is out is not counted.
         rate_limited_secs: time after its first rejection for quota that a row is given up, if it is rejected still.
@@ -124,14 +124,14 @@ _RUN_REASONS = frozenset(
     }
 )
 """ErrorInfo reasons that concern the project or the credentials as a whole: names of google.api.ErrorReason
-(googleapis-common-protos). ACCESS_TOKEN_EXPIRED is not one: a refresh may mend it. Policies that may hang on where one image
-lies (SECURITY_POLICY_VIOLATED, IAM_PERMISSION_DENIED) are left to the circuit breaker."""
+(googleapis-common-protos). ACCESS_TOKEN_EXPIRED is not one: a refresh may mend it. Policies that may hang on where
+one image lies (SECURITY_POLICY_VIOLATED, IAM_PERMISSION_DENIED) are left to the circuit breaker."""
 
 _PROBE_EVERY = 3
-"""While the service is out, a row pauses as after its fourth error (8 s at most by default): how soon the end is seen."""
+"""While the service is out, a row pauses as after its fourth error, 8 s at most: its end must be seen soon."""
 
 _TOO_LARGE = "larger than max"
-"""gRPC's own words for a message above its size limit, for which it uses RESOURCE_EXHAUSTED; waiting does not mend it."""
+"""gRPC's words for a message above its size limit. It says RESOURCE_EXHAUSTED, but no waiting mends it."""
 
 
 def for_quota(error: CallError) -> bool:
@@ -142,7 +142,8 @@ def for_quota(error: CallError) -> bool:
 def transient(error: CallError) -> bool:
     """Whether the error says nothing of the request, so that it may be gone the next time.
 
-    So are UNAVAILABLE, INTERNAL, ABORTED, CANCELLED, UNKNOWN, DATA_LOSS, DEADLINE_EXCEEDED, and any status not known here.
+    So are UNAVAILABLE, INTERNAL, ABORTED, CANCELLED, UNKNOWN, DATA_LOSS, DEADLINE_EXCEEDED, and any status not known
+    here.
     """
     return error.code not in _SUSPECT and error.code not in ("RESOURCE_EXHAUSTED", "UNAUTHENTICATED")
 

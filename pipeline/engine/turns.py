@@ -16,8 +16,8 @@ _by_ticket = operator.attrgetter("ticket")
 class Turns:
     """The queue of lanes, by the order in which their jobs came. Used under the engine's lock, but for `enter`.
 
-    A lane stands in the queue only while its thread sleeps. While it hands on what landed, which may take as long as whatever
-    comes after the engine takes, others go; its ticket gives it its old place when it is back.
+    A lane stands in the queue only while its thread sleeps. While it hands on what landed, which may take as long as
+    whatever comes after the engine takes, others go; its ticket gives it its old place when it is back.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,10 @@
 """The engine of one worker process: a window of calls in flight that all bundles of the process share.
 
-Threads: a bundle's own thread sends its jobs (`board`), whatever thread a call lands on completes them (landing.py), and one timer
-thread sends what is asked again and sees to what is overdue (`_tick`). All state is in the ledger, behind one lock; jobs, transport
-and callbacks are called outside of it. A thread that cannot go on sleeps on its own signal and is woken when it may.
+Threads: a bundle's own thread sends its jobs (`board`), whatever thread a call lands on completes them (landing.py),
+    and one timer
+thread sends what is asked again and sees to what is overdue (`_tick`). All state is in the ledger, behind one lock;
+jobs, transport and callbacks are called outside of it. A thread that cannot go on sleeps on its own signal and is
+woken when it may.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ class Stats(Counts):
         in_flight: calls in flight.
         waiting: jobs that wait to be asked again.
         held: jobs whose failure is held back until the run is seen to work.
-        unresolved_rows: rows of jobs in flight or waiting; neither rows held nor outcomes that their bundle has yet to take.
+        unresolved_rows: rows of jobs in flight or waiting; neither rows held nor outcomes that their bundle has yet
+            to take.
         rate_per_sec: the pace, the caps not applied. Where the window is what limits, fewer calls leave.
         ended: why nothing is sent any more, or None.
     """
@@ -47,20 +50,21 @@ class Stats(Counts):
 class Engine:
     """A window of calls in flight; one per process, used by many lanes at once.
 
-    Rows in flight or waiting to be asked again are at most twice `max_in_flight` (times the rows of a job, for packs). Not
-    counted are outcomes that their bundle has yet to take, and rows whose failure the circuit breaker holds back.
+    Rows in flight or waiting to be asked again are at most twice `max_in_flight` (times the rows of a job, for
+    packs). Not counted are outcomes that their bundle has yet to take, and rows whose failure the circuit breaker
+    holds back.
 
     Args:
         send: starts a call. Called from many threads.
         pace: how fast calls may leave.
         limits: what a process and a row may take.
         breaker: when failures are the run's.
-        refresh_token: gets a new access token; may block. Called on the timer thread when a call is unauthenticated, while new
-            calls wait. Without it the first such call halts the run.
-        on_halt: told the reason when the run halts, once, on the timer thread; may block. Lanes raise `EngineHalted` when it has
-            returned, or when `Limits.halt_grace_secs` are over.
-        gate: asked before every call, so it must be cheap; a string, such as "over budget", stops the engine with that reason:
-            what is in flight lands, nothing is sent any more.
+        refresh_token: gets a new access token; may block. Called on the timer thread when a call is unauthenticated,
+            while new calls wait. Without it the first such call halts the run.
+        on_halt: told the reason when the run halts, once, on the timer thread; may block. Lanes raise `EngineHalted`
+            when it has returned, or when `Limits.halt_grace_secs` are over.
+        gate: asked before every call, so it must be cheap; a string, such as "over budget", stops the engine with
+            that reason: what is in flight lands, nothing is sent any more.
         clock: the time and the threads.
         rng: where the jitter of retries comes from.
     """
@@ -157,8 +161,8 @@ class Engine:
     def board(self, lane: Lane, flight: Flight) -> float | None:
         """Sends the job, or drops it if the engine has stopped, and returns None.
 
-        Returns 0.0 when the job cannot be sent now but something of the lane has landed: the lane is out of the queue while it
-        hands that on. Otherwise it is in the queue, and is to sleep on its signal for the seconds returned.
+        Returns 0.0 when the job cannot be sent now but something of the lane has landed: the lane is out of the queue
+        while it hands that on. Otherwise it is in the queue, and is to sleep on its signal for the seconds returned.
         """
         ledger, turns = self._ledger, self._turns
         self._ask_gate()
@@ -189,7 +193,9 @@ class Engine:
         return None
 
     def rest(self, lane: Lane) -> float | None:
-        """For a lane with nothing more to send: None when all of it is out, 0.0 when something has landed, or seconds to sleep."""
+        """For a lane with nothing more to send: None when all of it is out, 0.0 when something has landed, or else how
+        long to sleep, in seconds.
+        """
         ledger = self._ledger
         if ledger.over and self._now() >= ledger.end_at:
             self._abandon()
@@ -294,7 +300,7 @@ class Engine:
             return None if ledger.timer_due == math.inf else max(0.0, ledger.timer_due - now)
 
     def _send_ready(self) -> float:
-        """Sends what is to be asked again, as far as it may leave; returns the seconds until more of it may, or infinity."""
+        """Sends what is to be asked again, as far as it may leave; returns the seconds until more may, or infinity."""
         ledger = self._ledger
         while True:
             self._ask_gate()
@@ -303,17 +309,17 @@ class Engine:
                 flight = ledger.next_ready(now)
                 if flight is None or ledger.over:
                     return math.inf
-                given_up = now - flight.rejected_at >= self._limits.rate_limited_secs
-                if not given_up:
-                    wait = self._wait_secs(now, flight.tokens, 0)
-                    if wait:
-                        return wait
+                if flight.lane.closed:
+                    ledger.drop(ledger.ready.popleft())
+                    continue
+                too_late = now - flight.rejected_at >= self._limits.rate_limited_secs
+                wait = 0.0 if too_late else self._wait_secs(now, flight.tokens, 0)
+                if wait:
+                    return wait
                 ledger.ready.popleft()
-                if given_up:
-                    flight.fault = Fault.RATE_LIMITED
-                else:
-                    number = ledger.depart(flight, now)
-            if given_up:
+                number = 0 if too_late else ledger.depart(flight, now)
+            if too_late:
+                flight.fault = Fault.RATE_LIMITED
                 self._landing.give_up(flight)
             else:
                 self._launch(flight, number)
@@ -345,7 +351,8 @@ class Engine:
         """The end has come: gives up what is in flight and drops what waits."""
         with self._ledger.lock:
             flights = self._ledger.abandon()
-            self._ledger.sweep()
+            if flights or self._ledger.to_sweep:
+                self._ledger.sweep()
         for flight, handle in flights:
             self._cancel(handle)
             try:

@@ -1,8 +1,8 @@
 """A world with its own time: threads that run one at a time, a clock that jumps, a server that does as it is told.
 
-`World` is a `Clock` for the engine. Its threads are real, but only one runs at any moment, until it waits for a signal; when all wait,
-time jumps to the next thing that is due. So an hour of an outage takes a second, twice the same run gives twice the same, and a
-hang is an exception: nobody runs and nothing is due.
+`World` is a `Clock` for the engine. Its threads are real, but only one runs at any moment, until it waits for a
+signal; when all wait, time jumps to the next thing that is due. So an hour of an outage takes a second, twice the
+same run gives twice the same, and a hang is an exception: nobody runs and nothing is due.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.engine import Again, CallError, Engine, Lane, Landed, Limits, Pace, Split
+from pipeline.engine import Again, CallError, Engine, Landed, Lane, Limits, Pace, Split
 
 
-class Hang(Exception):
+class HangError(Exception):
     """Every thread waits, and nothing is due."""
 
 
@@ -87,7 +87,7 @@ class World:
             due = min(due, self._events[0][0])
         if due > end:
             names = sorted(task.name for task in self._blocked)
-            raise Hang(f"at {self.time - 1000:.1f} s all wait and nothing is due before {due}: {names}")
+            raise HangError(f"at {self.time - 1000:.1f} s all wait and nothing is due before {due}: {names}")
         self.time = max(self.time, due)
         while self._events and self._events[0][0] <= self.time:
             heapq.heappop(self._events)[2]()
@@ -123,7 +123,7 @@ class _Task:
         self._world._tasks[threading.get_ident()] = self
         try:
             self._work()
-        except BaseException as raised:
+        except BaseException as raised:  # noqa: BLE001 - `run` raises it
             self.raised = raised
         self._world._alive.discard(self)
         self._world._baton.release()
@@ -292,7 +292,7 @@ class Run:
                 for job in jobs:
                     taken.extend(lane.offer(job))
                 taken.extend(lane.drain())
-            except BaseException as raised:
+            except BaseException as raised:  # noqa: BLE001 - the test looks at it
                 self.raised.append(raised)
 
         return work

@@ -113,7 +113,7 @@ def _openapi_node(node: Any, path: str, depth: int) -> Shape:
         raise _bad(path, f"is nested more than {_MAX_DEPTH} deep")
     if node.any_of:
         return _first_of([_openapi_node(option, f"{path}.any_of", depth + 1) for option in node.any_of])
-    kind = _OPENAPI_TYPES[node.type] if node.type < len(_OPENAPI_TYPES) else ""
+    kind = _OPENAPI_TYPES[node.type_] if node.type_ < len(_OPENAPI_TYPES) else ""
     if not kind:
         raise _bad(path, "didn't specify the schema type field")
     shape = Shape(

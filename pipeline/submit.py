@@ -44,6 +44,8 @@ def beam_options(argv: Sequence[str], given: Options) -> PipelineOptions:
         ConfigError: a flag that neither we nor Beam know, or a value that Beam refuses.
     """
     _, rest = options.parse(argv)
+    # Empty values mean defaults, for Beam's own flags too: a template passes empty parameters that way.
+    argv = [word for word in argv if not re.fullmatch(r"--\w+=", word)]
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for kind in PipelineOptions.__subclasses__():
         kind._add_argparse_args(parser)  # type: ignore[arg-type]  # any argparse parser serves
@@ -57,8 +59,7 @@ def beam_options(argv: Sequence[str], given: Options) -> PipelineOptions:
         if word.startswith("-") and word in rest:
             known = [name.lstrip("-") for action in parser._actions for name in action.option_strings]
             raise options.unknown_flag(word, known)
-    # Empty values mean defaults, for Beam's own flags too: a template passes empty parameters that way.
-    made = PipelineOptions([word for word in argv if not re.fullmatch(r"--\w+=", word)])
+    made = PipelineOptions(argv)
     standard = made.view_as(StandardOptions)
     standard.runner = _LOCAL_RUNNER if given.runner == "DirectRunner" else given.runner
     made.view_as(SetupOptions).save_main_session = False  # all that workers need is importable

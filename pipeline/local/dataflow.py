@@ -119,7 +119,7 @@ class Dataflow:
             write_service_account(key, f"{self.address}/token", "demo-project")
         return {
             "HTTP_PROXY": self.address,
-            "HTTPS_PROXY": self.address,  # which it refuses: nothing goes out, not even what google-auth asks for its tokens
+            "HTTPS_PROXY": self.address,  # which it refuses: what google-auth looks up beside tokens stays here too
             "http_proxy": self.address,
             "https_proxy": self.address,
             "NO_PROXY": "localhost,127.0.0.1",

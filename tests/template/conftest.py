@@ -1,111 +1,23 @@
-"""One whole cloud on loopback: BigQuery, Vertex AI, Cloud Storage and Dataflow, and a small table to classify."""
+"""One whole cloud on loopback, and a small table to classify."""
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import json
-import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from google.auth.credentials import AnonymousCredentials
-from google.cloud import bigquery as google_bigquery
+from google.cloud.bigquery import Dataset
+from loopback_cloud import BUCKET, ROOT, ROWS, Cloud
 from PIL import Image
 
 from pipeline.local.bigquery import BigQueryEmulator
 from pipeline.local.dataflow import Dataflow
 from pipeline.local.storage import Storage
 from pipeline.local.vertex import VertexStandIn
-
-ROOT = Path(__file__).parents[2]
-ROWS = 40
-BUCKET = "staging"
-COLUMNS = "key, gcs_uri, task, label, classification, finish_reason, model_version, cost_usd, attempts"
-
-
-@dataclasses.dataclass(frozen=True)
-class Cloud:
-    """The services of the tests, and how to start our program against them."""
-
-    bigquery: BigQueryEmulator
-    vertex: VertexStandIn
-    storage: Storage
-    dataflow: Dataflow
-    directory: Path
-    dataset: str
-
-    @property
-    def input_table(self) -> str:
-        return f"{self.dataset}.observations"
-
-    def table(self, name: str) -> str:
-        return f"{self.dataset}.{name}"
-
-    @property
-    def endpoints(self) -> list[str]:
-        """The flags that every command needs here."""
-        return [
-            f"--project={self.bigquery.project}",
-            f"--bigquery_endpoint={self.bigquery.rest}",
-            f"--bigquery_storage_endpoint={self.bigquery.storage}",
-        ]
-
-    def question(self, answers: str) -> list[str]:
-        """The flags of a small job that writes to the table `answers`."""
-        return [
-            f"--input_table={self.input_table}",
-            f"--output_table={self.table(answers)}",
-            f"--vertex_endpoint={self.vertex.endpoint}",
-            "--task=describe",
-            *self.endpoints,
-        ]
-
-    @property
-    def on_dataflow(self) -> list[str]:
-        """The flags that a person adds to run on Dataflow."""
-        return [
-            "--runner=DataflowRunner",
-            "--region=us-central1",
-            f"--temp_location=gs://{BUCKET}/tmp",
-            "--max_num_workers=2",
-            *self.dataflow.flags,
-        ]
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {**os.environ, **self.dataflow.environment(self.directory), **self.storage.environment}
-
-    def run(
-        self, words: Sequence[str | Path], *, cwd: Path = ROOT, environment: Mapping[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a program with this interpreter, as somebody would who has this cloud instead of Google's."""
-        variables = {**self.environment, "PYTHONPATH": str(cwd), **(environment or {})}
-        return subprocess.run(
-            [sys.executable, *words], cwd=cwd, env=variables, capture_output=True, text=True, check=False
-        )
-
-    def rows(self, sql: str) -> list[dict[str, Any]]:
-        client = google_bigquery.Client(
-            project=self.bigquery.project,
-            credentials=AnonymousCredentials(),
-            client_options={"api_endpoint": self.bigquery.rest},
-        )
-        try:
-            return [dict(row) for row in client.query(sql).result()]
-        finally:
-            client.close()
-
-    def answers(self, table: str) -> list[dict[str, Any]]:
-        """The answers of one table, without what differs from run to run."""
-        return self.rows(f"SELECT {COLUMNS} FROM `{self.table(table)}` ORDER BY key")
-
-    def runs(self, answers: str) -> list[dict[str, Any]]:
-        return self.rows(f"SELECT * FROM `{self.table(answers)}_runs` ORDER BY at")
 
 
 @pytest.fixture(scope="session")
@@ -123,22 +35,17 @@ def cloud(bigquery: BigQueryEmulator, tmp_path_factory: pytest.TempPathFactory) 
         Dataflow(templates) as dataflow,
     ):
         cloud = Cloud(bigquery, vertex, storage, dataflow, directory, f"{bigquery.project}.template")
-        made = google_bigquery.Dataset(cloud.dataset)
+        made = Dataset(cloud.dataset)
         made.location = "US"
-        client = google_bigquery.Client(
-            project=bigquery.project,
-            credentials=AnonymousCredentials(),
-            client_options={"api_endpoint": bigquery.rest},
-        )
-        client.create_dataset(made)
-        client.query(
+        with contextlib.closing(cloud.client()) as client:
+            client.create_dataset(made)
+        cloud.rows(
             f"CREATE TABLE `{cloud.input_table}` AS SELECT "
             "CONCAT('o', FORMAT('%02d', n)) AS observation_id, "
             "CONCAT('gs://pictures/o', FORMAT('%02d', n), '.jpg') AS gcs_uri, "
             "TIMESTAMP '2026-11-01 12:00:00+00' AS capture_time, 'ASSET_CLASS_ROAD_SIGN' AS asset_type "
             f"FROM UNNEST(GENERATE_ARRAY(0, {ROWS - 1})) AS n"
-        ).result()
-        client.close()
+        )
         yield cloud
 
 
@@ -150,3 +57,11 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, copy)
     shutil.copytree(ROOT / "pipeline", copy / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
     return copy
+
+
+@pytest.fixture(scope="session")
+def direct(cloud: Cloud) -> list[dict[str, Any]]:
+    """The answers to the same question by one process on this machine, in the table `direct`."""
+    done = cloud.run(["-m", "pipeline", "classify", *cloud.question("direct")])
+    assert done.returncode == 0, done.stderr[-3000:]
+    return cloud.answers("direct")

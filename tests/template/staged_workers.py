@@ -91,8 +91,7 @@ def run(python: Path, staged: Path, options: Mapping[str, Any], directory: Path)
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.portability import common_urns
     from apache_beam.portability.api import beam_provision_api_pb2, beam_runner_api_pb2
-    from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
-    from apache_beam.runners.portability.fn_api_runner.worker_handlers import ExtendedProvisionInfo
+    from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo, FnApiRunner
 
     shutil.copytree(staged, directory / "staged")
     # A Struct has only doubles. The service gives whole numbers back as such.

@@ -205,7 +205,7 @@ def _not_found(said: str) -> str:
 def _one_line(error: object) -> str:
     """The first sentence or two of an error, without the URL of the request and the job's id."""
     text = " ".join(str(error).split())
-    text = re.sub(r"^\d{3} (?:GET|POST|PUT|PATCH|DELETE) \S+: ", "", text)
+    text = re.sub(r"^(?:\d{3} )?(?:GET|POST|PUT|PATCH|DELETE) \S+: ", "", text)
     text = re.sub(r"; reason: \w+, (?:location: [^,]*, )?message: .*", "", text)
     text = re.sub(r"\s*Location: \S+ Job ID: \S+.*$", "", text)
     return text[:400]

@@ -101,13 +101,16 @@ class StandIn:
             ConnectionAbortedError: The connection is to be closed without an answer.
         """
         call = self.calls.begin(peer)
-        status = GONE
+        status = "UNKNOWN"  # what gRPC makes of a bug in here
         try:
             answer = await self._answer(raw, headers, call, routed)
             status = "OK"
             return answer
         except Refused as refused:
             status = refused.status
+            raise
+        except (asyncio.CancelledError, ConnectionAbortedError):
+            status = GONE
             raise
         finally:
             self.calls.end(call, status, keep=self.settings.keep_log)

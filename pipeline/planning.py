@@ -172,6 +172,7 @@ def make(options: Options) -> Plan:
     models.resource_name(settings.model, project, vertex_location)
     warnings = models.check(settings, vertex_location)
 
+    task.check_columns([field.name for field in info.fields])
     kept = tuple(inputs.kept_columns(info, options.keep_columns))
     source = worklist.source(
         info,

@@ -1,0 +1,64 @@
+"""The PTransforms by themselves: types, windows, timestamps, pickling."""
+
+import pickle
+
+import apache_beam as beam
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.testing.util import assert_that, equal_to
+from apache_beam.transforms.window import FixedWindows, TimestampedValue
+from apache_beam.typehints.decorators import TypeCheckError
+
+from pipeline.rows import Answer, Failure, Observation
+from pipeline.transforms import Classify, ReadShard, WriteRows
+
+RUNNER = ["--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"]
+
+
+@pytest.mark.parametrize(
+    "transform", [ReadShard, Classify, lambda config: WriteRows(config, "answers"), lambda config: WriteRows(config, "failures")]
+)
+def test_a_transform_refuses_elements_of_another_type(transform):
+    pipeline = beam.Pipeline(options=PipelineOptions(RUNNER))
+    words = pipeline | beam.Create(["not", "a", "row"])
+    with pytest.raises(TypeCheckError):
+        words | transform(None)
+
+
+def test_answers_are_no_failures(sampled):
+    run = sampled.prepared("--limit=1")
+    pipeline = beam.Pipeline(options=PipelineOptions(RUNNER))
+    rows = pipeline | beam.Create([Observation("k", "gs://b/o.jpg")])
+    outcomes = rows | Classify(run.config)
+    assert outcomes.answers.element_type is Answer
+    assert outcomes.failures.element_type is Failure
+    with pytest.raises(TypeCheckError):
+        outcomes.answers | WriteRows(run.config, "failures")
+
+
+def test_classify_refuses_windows_as_an_element_in_two_would_be_paid_twice():
+    pipeline = beam.Pipeline(options=PipelineOptions(RUNNER))
+    rows = pipeline | beam.Create([Observation("k", "gs://b/o.jpg")]) | beam.WindowInto(FixedWindows(60))
+    with pytest.raises(ValueError, match="global window"):
+        rows | Classify(None)
+
+
+def test_each_outcome_has_the_timestamp_of_its_own_row(sampled, pictures):
+    run = sampled.prepared()
+    sampled.vertex.reset(latency_secs=0.02, latency_p99_secs=0.4)
+    rows = [Observation(sample.key, sample.uri) for sample in pictures[1]]
+    rows.append(Observation("bad", None, problem="missing_uri"))
+    # One key twice: both come out, and both timestamps are used.
+    timed = [TimestampedValue(row, 1000 + place) for place, row in enumerate([*rows, rows[0]])]
+    with beam.Pipeline(options=PipelineOptions(RUNNER)) as pipeline:
+        outcomes = pipeline | beam.Create(timed) | beam.Map(lambda value: value) | Classify(run.config)
+        both = (outcomes.answers, outcomes.failures) | beam.Flatten()
+        stamped = both | beam.Map(lambda row, at=beam.DoFn.TimestampParam: (row.key, int(at)))
+        assert_that(stamped, equal_to([(value.value.key, value.timestamp) for value in timed]))
+
+
+def test_a_run_config_is_small_and_comes_back_from_pickling_as_it_was(sampled):
+    config = sampled.prepared("--task=road_signs").config
+    pickled = pickle.dumps(config)
+    assert len(pickled) < 50_000
+    assert pickle.loads(pickled) == config

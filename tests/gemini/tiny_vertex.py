@@ -47,7 +47,14 @@ class Server:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout=30)
 
     async def _start(self, credentials: grpc.ServerCredentials | None, max_streams: int) -> int:
-        self._server = grpc.aio.server(options=[("grpc.max_concurrent_streams", max_streams), ("grpc.so_reuseport", 0)])
+        options = [
+            ("grpc.max_concurrent_streams", max_streams),
+            ("grpc.so_reuseport", 0),
+            # By default a server drops some calls at random (CANCELLED) when more than 1,000 wait to be taken up.
+            ("grpc.server.max_pending_requests", 10_000),
+            ("grpc.server.max_pending_requests_hard_limit", 10_000),
+        ]
+        self._server = grpc.aio.server(options=options)
         service, _, method = METHOD[1:].partition("/")
         handler = grpc.unary_unary_rpc_method_handler(self._handle)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))

@@ -10,8 +10,8 @@ from pipeline.errors import ConfigError
 
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):(\d{1,5})")
 _LOCATION = re.compile(r"[a-z]+(-[a-z]+\d+)?")
+# docs.cloud.google.com/gemini-enterprise-agent-platform/resources/locations, "Multi-region endpoints" (a copy of 2026)
 _MULTI_REGIONS = frozenset({"us", "eu"})
-# docs.cloud.google.com/gemini-enterprise-agent-platform/resources/locations, "Multi-region endpoints", a stored copy of 2026
 _FORM = "expected HOST:PORT on a loopback address (plaintext, anonymous), or https://HOST:PORT (TLS, credentials)"
 
 

@@ -107,6 +107,16 @@ def test_a_connection_carries_a_hundred_streams_at_once(vertex):
     caller.channel.close()
 
 
+def test_a_burst_of_calls_over_many_connections_is_answered(vertex):
+    vertex.configure(answers="fixed", latency_secs=0.2)
+    callers = [Caller(vertex.endpoint) for _ in range(20)]
+    futures = [caller.future(request("o1:stop")) for caller in callers for _ in range(90)]
+    assert {future.code() for future in futures} == {grpc.StatusCode.OK}
+    assert vertex.stats()["max_streams"] <= 100
+    for caller in callers:
+        caller.channel.close()
+
+
 def test_fixed_answers_need_no_images(vertex, call):
     vertex.configure(answers="fixed")
     schema = {"type": "object", "properties": {"label": {"type": "string", "enum": ["b", "a"]}}}

@@ -73,7 +73,9 @@ async def serve_grpc(stand_in: StandIn, host: str, port: int, tls: tuple[bytes, 
     server = grpc.aio.server(
         options=[
             ("grpc.max_concurrent_streams", MAX_STREAMS),
-            ("grpc.http.overload_protection", 0),
+            ("grpc.http.overload_protection", 0),  # it refuses streams for others that have ended but are not yet freed
+            ("grpc.server.max_pending_requests", 100_000),  # beyond 1,000 it cancels some at random
+            ("grpc.server.max_pending_requests_hard_limit", 100_000),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # gRPC's own 5 min punishes a client's keepalive
             ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a surprise
             ("grpc.max_receive_message_length", -1),

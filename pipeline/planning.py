@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import math
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from pipeline.bigquery import books, inputs, query, tables, worklist
@@ -135,8 +136,12 @@ class Plan:
         return f"${self.cost_usd:,.4f} (${self.usd_per_row * 1000:,.4f} for 1,000 rows{source})"
 
 
-def make(options: Options) -> Plan:
+def make(options: Options, only_keys: Sequence[str] | None = None) -> Plan:
     """Check the options against the task, the model and the tables, and count the rows.
+
+    Args:
+        options: the flags.
+        only_keys: the only keys of the input that count, such as those with labels; None for all.
 
     Raises:
         ConfigError: what is wrong, in one line; nothing was spent or created.
@@ -170,7 +175,7 @@ def make(options: Options) -> Plan:
     vertex_location = models.location_for(location, settings, options.vertex_location)
     vertex = VertexEndpoint.parse(options.vertex_endpoint, vertex_location)
     models.resource_name(settings.model, project, vertex_location)
-    warnings = models.check(settings, vertex_location)
+    warnings = models.check(settings, vertex_location, price_given=options.price_usd_per_mtok is not None)
 
     task.check_columns([field.name for field in info.fields])
     kept = tuple(inputs.kept_columns(info, options.keep_columns))
@@ -180,6 +185,7 @@ def make(options: Options) -> Plan:
         uri_column=options.uri_column,
         where=options.where,
         columns=[*kept, *inputs.prompt_columns(info, task.columns)],
+        only=only_keys,
     )
     price = parse_prices(options.price_usd_per_mtok) if options.price_usd_per_mtok else model.prices
     call = estimate(task, settings, model, images=settings.images_per_request)

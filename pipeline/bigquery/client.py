@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from google.cloud.bigquery_storage_v1 import BigQueryReadClient, BigQueryWriteClient
 
 SHORT_RETRY_SECS = 30.0
-_UNLIMITED_MESSAGES = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
+_LOCAL_CHANNEL = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # A service on this machine is back within seconds; gRPC would wait for up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
 
 # Which role holds a permission: https://cloud.google.com/bigquery/docs/access-control#bigquery
 _ROLES = (
@@ -101,7 +107,7 @@ class Endpoint:
             return client(client_options={"api_endpoint": self.storage})
         import grpc
 
-        return client(transport=transport(channel=grpc.insecure_channel(self.storage, options=_UNLIMITED_MESSAGES)))
+        return client(transport=transport(channel=grpc.insecure_channel(self.storage, options=_LOCAL_CHANNEL)))
 
 
 def _is_loopback(host: str | None) -> bool:

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from pipeline.bigquery.client import Endpoint
 
 
-Parameter = str | int | float | bool | datetime.datetime
+Parameter = str | int | float | bool | datetime.datetime | tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Query:
-    """GoogleSQL and its named parameters (str, int, float, bool or an aware datetime)."""
+    """GoogleSQL and its named parameters (str, int, float, bool, an aware datetime, or a tuple of str: an array)."""
 
     sql: str
     parameters: Mapping[str, Parameter] = dataclasses.field(default_factory=dict)
@@ -73,7 +73,10 @@ def _config(query: Query, job: Job) -> bigquery.QueryJobConfig:
         use_legacy_sql=False,
         labels={key: names.label_value(value) for key, value in job.labels.items()},
         query_parameters=[
-            bigquery.ScalarQueryParameter(name, _TYPES[type(value)], value) for name, value in query.parameters.items()
+            bigquery.ArrayQueryParameter(name, "STRING", value)
+            if isinstance(value, tuple)
+            else bigquery.ScalarQueryParameter(name, _TYPES[type(value)], value)
+            for name, value in query.parameters.items()
         ],
     )
     if job.maximum_bytes_billed is not None:

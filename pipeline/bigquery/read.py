@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 GIVE_UP_SECS = 600.0
 _FIRST_DELAY_SECS = 0.5
-_LONGEST_DELAY_SECS = 30.0
+_LONGEST_DELAY_SECS = 10.0
 _FIXED = ("key", "gcs_uri", "problem")
 
 

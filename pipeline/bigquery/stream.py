@@ -14,7 +14,7 @@ from pipeline.bigquery.names import TableName
 from pipeline.errors import ConfigError
 from pipeline.rows import Column
 
-LONGEST_DELAY_SECS = 10.0
+LONGEST_DELAY_SECS = 5.0
 OK, INVALID_ARGUMENT, NOT_FOUND = 0, 3, 5  # https://grpc.github.io/grpc/core/md_doc_statuscodes.html
 _FINAL_CODES = frozenset({7, 9, 12, 16})  # PERMISSION_DENIED, FAILED_PRECONDITION, UNIMPLEMENTED, UNAUTHENTICATED
 _TRACE_ID = "gemini-image-pipeline"

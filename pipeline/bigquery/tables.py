@@ -57,7 +57,11 @@ def ensure_table(
 
     Raises:
         ConfigError: What is there is no table of ours, or has columns of other types; the message names them.
+        ValueError: It would be partitioned or clustered by what is no such column; BigQuery would refuse that.
     """
+    types = {column.name: column.type for column in columns}
+    if types.get(partition_by) != "TIMESTAMP" or any(types.get(name) != "STRING" for name in cluster_by):
+        raise ValueError(f"{table} cannot be partitioned by {partition_by} and clustered by {', '.join(cluster_by)}")
     from google.api_core.exceptions import Conflict, NotFound, PreconditionFailed
     from google.cloud import bigquery
 

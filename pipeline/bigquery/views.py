@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from pipeline.bigquery import names
 from pipeline.bigquery.client import Endpoint, explained, short_retry
@@ -10,6 +11,7 @@ from pipeline.bigquery.names import TableName
 from pipeline.errors import ConfigError
 
 _LATEST, _CURRENT, _OPEN = "_latest", "_current", "_failures_open"
+_TAKEN = frozenset(name.removeprefix("_") for name in (_LATEST, _CURRENT, _OPEN, "_failures", "_runs"))
 _LABEL = "fingerprint"
 _IN_SQL = re.compile(r"WHERE fingerprint = '([A-Za-z0-9_-]+)'")
 
@@ -33,6 +35,25 @@ def failures_open_sql(answers: TableName, failures: TableName) -> str:
     )
 
 
+def task_sql(
+    answers: TableName, fingerprint: str, typed: Sequence[tuple[str, str, str]], columns: Sequence[str]
+) -> str:
+    """One row a key, the newest answer of a fingerprint, with a typed column for each question.
+
+    Args:
+        answers: The answers table.
+        fingerprint: Whose answers.
+        typed: (name, BigQuery type, GoogleSQL expression over the JSON column `answer`) of each question.
+        columns: The answers table's columns; one that has the name of a question gives way to it.
+    """
+    asked = {name.lower() for name, _, _ in typed}
+    first = [names.quoted(name) for name in ("key", "gcs_uri")]
+    rest = [names.quoted(name) for name in columns if name.lower() not in asked | {"key", "gcs_uri", "answer"}]
+    questions = [f"{expression} AS {names.quoted(name)}" for name, _, expression in typed]
+    newest = latest_sql(answers, fingerprint)
+    return f"SELECT {', '.join([*first, *questions, *rest])}\nFROM (\n{newest}\n)"
+
+
 def ensure_views(
     endpoint: Endpoint, answers: TableName, failures: TableName, fingerprint: str, *, promote: bool = False
 ) -> str:
@@ -52,6 +73,19 @@ def ensure_views(
         ConfigError: Something else has the name of a view, or it may not be made.
     """
     current = fingerprint if promote else current_fingerprint(endpoint, answers) or fingerprint
+    ensure_plain_views(endpoint, answers, failures)
+    _ensure(
+        endpoint,
+        answers.beside(_CURRENT),
+        latest_sql(answers, current),
+        "One row a key: the newest answer of the fingerprint in production; `classify --promote` changes it.",
+        current,
+    )
+    return current
+
+
+def ensure_plain_views(endpoint: Endpoint, answers: TableName, failures: TableName) -> None:
+    """Makes or renews the views that show every fingerprint: `<answers>_latest` and `<answers>_failures_open`."""
     _ensure(
         endpoint,
         answers.beside(_LATEST),
@@ -60,25 +94,65 @@ def ensure_views(
     )
     _ensure(
         endpoint,
-        answers.beside(_CURRENT),
-        latest_sql(answers, current),
-        "One row a key: the newest answer of the fingerprint in production; `classify --promote` changes it.",
-        current,
-    )
-    _ensure(
-        endpoint,
         answers.beside(_OPEN),
         failures_open_sql(answers, failures),
         "One row a key and fingerprint that has failed and has no answer.",
     )
-    return current
+
+
+def ensure_task_view(
+    endpoint: Endpoint,
+    answers: TableName,
+    task: str,
+    *,
+    fingerprint: str,
+    typed: Sequence[tuple[str, str, str]],
+    columns: Sequence[str],
+    promote: bool = False,
+) -> TableName:
+    """Makes or renews `<answers>_<task>`: one row a key, with a typed column for each question of the task.
+
+    Like `<answers>_current` it shows one fingerprint, the task's first, until another is promoted: an experiment with
+    other questions neither changes its rows nor its columns.
+
+    Args:
+        endpoint: Where.
+        answers: The answers table; the view lies beside it.
+        task: Name of the task.
+        fingerprint: The fingerprint of this run.
+        typed: See `task_sql`.
+        columns: The answers table's columns.
+        promote: Makes it the one that the view shows.
+
+    Raises:
+        ConfigError: Something else has the name of the view, or it may not be made.
+    """
+    if task in _TAKEN:
+        raise ConfigError(
+            f"--task: a task called {task} would take the name of {answers.beside(f'_{task}')}; rename it"
+        )
+    view = answers.beside(f"_{task}")
+    shown = None if promote else _shown_fingerprint(endpoint, view)
+    if shown in (None, fingerprint):
+        _ensure(
+            endpoint,
+            view,
+            task_sql(answers, fingerprint, typed, columns),
+            f"One row a key: the newest answer to the task {task}, a column for each question.",
+            fingerprint,
+        )
+    return view
 
 
 def current_fingerprint(endpoint: Endpoint, answers: TableName) -> str | None:
     """Returns the fingerprint in production, from the text of `<answers>_current`; None before the first run."""
+    return _shown_fingerprint(endpoint, answers.beside(_CURRENT))
+
+
+def _shown_fingerprint(endpoint: Endpoint, view: TableName) -> str | None:
+    """The one fingerprint that a view shows; None where there is no such view."""
     from google.api_core.exceptions import NotFound
 
-    view = answers.beside(_CURRENT)
     with explained("--output_table", view), endpoint.client() as client:
         try:
             found = client.get_table(str(view), retry=short_retry())

@@ -15,7 +15,7 @@ from pipeline.bigquery import names
 from pipeline.bigquery.client import Endpoint, short_retry
 from pipeline.bigquery.inputs import KeptColumn, TableInfo, as_text
 from pipeline.bigquery.names import TableName
-from pipeline.bigquery.query import Job, Query, run
+from pipeline.bigquery.query import Job, Parameter, Query, run
 from pipeline.errors import ConfigError
 from pipeline.rows import Reason
 
@@ -51,7 +51,7 @@ class RetryFailed(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Source:
-    """What to read of the input; make it with `source`."""
+    """What to read of the input; make it with `source`. `only` are the keys that count, None for all."""
 
     info: TableInfo
     where: str | None
@@ -59,6 +59,12 @@ class Source:
     uri_expr: str
     columns: tuple[KeptColumn, ...]
     order: tuple[str, ...]
+    only: tuple[str, ...] | None = None
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        """The parameters of every query that reads it."""
+        return {} if self.only is None else {"only_keys": self.only}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -123,8 +129,11 @@ def source(
     uri_column: str = "gcs_uri",
     where: str | None = None,
     columns: Sequence[KeptColumn] = (),
+    only: Sequence[str] | None = None,
 ) -> Source:
     """Returns what to read of an input: the key, the URI and the kept and prompt columns, each once.
+
+    `only` restricts it to these keys, as an evaluation needs: they travel in every query, so some ten thousand at most.
 
     Raises:
         ConfigError: The input lacks a column, or it is no scalar.
@@ -132,7 +141,7 @@ def source(
     key, uri = (_scalar(info, *given) for given in (("--key_column", key_column), ("--uri_column", uri_column)))
     distinct = {column.name.lower(): column for column in columns}
     order = tuple(name for name in _ORDER if (field := info.find(name)) and not field.repeated and not field.fields)
-    return Source(info, where, key, uri, tuple(distinct.values()), order)
+    return Source(info, where, key, uri, tuple(distinct.values()), order, None if only is None else tuple(only))
 
 
 def _scalar(info: TableInfo, flag: str, path: str) -> str:
@@ -150,7 +159,8 @@ def count_query(given: Source, done: Done) -> Query:
     """Builds the query whose few rows `read_count` reads; it creates nothing."""
     return Query(
         f"{_classified(given, done)}\n"
-        "SELECT wl_state, problem, COUNT(*) AS wl_keys, SUM(wl_copies) AS wl_rows FROM classified GROUP BY 1, 2"
+        "SELECT wl_state, problem, COUNT(*) AS wl_keys, SUM(wl_copies) AS wl_rows FROM classified GROUP BY 1, 2",
+        given.parameters,
     )
 
 
@@ -166,8 +176,16 @@ def rows_query(given: Source, done: Done, retry: RetryFailed, limit: int | None,
     some = "" if limit is None else f"\nORDER BY FARM_FINGERPRINT(key), key LIMIT {int(limit)}"
     return Query(
         f"{_classified(given, done)}\n"
-        f"SELECT {shard} AS shard, key, gcs_uri, problem{columns}\nFROM classified WHERE wl_state IN ({states}){some}"
+        f"SELECT {shard} AS shard, key, gcs_uri, problem{columns}\nFROM classified WHERE wl_state IN ({states}){some}",
+        given.parameters,
     )
+
+
+def input_query(given: Source) -> Query:
+    """Builds the SELECT of the input's rows as they stand: key, gcs_uri, problem and columns, one row a key."""
+    columns = "".join(f", `{column.name}`" for column in given.columns)
+    sql = f"{_classified(given, Done('none'))}\nSELECT key, gcs_uri, problem{columns} FROM classified"
+    return Query(sql, given.parameters)
 
 
 def create_query(table: TableName, rows: Query, buckets: int, labels: Mapping[str, str]) -> Query:
@@ -191,7 +209,9 @@ def _classified(given: Source, done: Done) -> str:
     selected += [f"{column.expr} AS `{column.name}`" for column in given.columns]
     selected += [f"`{column}` AS {alias}" for column, alias in zip(given.order, orders, strict=True)]
     newest = [f"{column} DESC" for column in (*orders, "gcs_uri", *columns)]
-    filtered = f"\n  WHERE (\n{given.where}\n  )" if given.where else ""
+    conditions = [f"(\n{given.where}\n  )"] if given.where else []
+    conditions += [f"{given.key_expr} IN UNNEST(@only_keys)"] if given.only is not None else []
+    filtered = f"\n  WHERE {' AND '.join(conditions)}" if conditions else ""
     return f"""WITH input AS (
   SELECT {", ".join(selected)}
   FROM {given.info.sql}{filtered}

@@ -93,7 +93,7 @@ class RowWriter:
         max_pending_rows: Appending waits while so many rows are unacknowledged.
         give_up_secs: How long to go on when nothing is acknowledged, in seconds.
         ack_timeout_secs: A connection that acknowledges nothing for so long is replaced.
-        first_delay_secs: Pause before the first further attempt; doubles up to 10 s.
+        first_delay_secs: Pause before the first further attempt; doubles up to 5 s.
     """
 
     def __init__(
@@ -121,7 +121,8 @@ class RowWriter:
         self._oldest = 0.0  # when the first row of the buffer came
         self._again: collections.deque[Batch] = collections.deque()
         self._connection: Connection | None = None
-        self._flush_now = self._closing = False
+        self._appended = self._taken = self._flush_to = 0  # rows by number: into the buffer, out of it, to be hurried
+        self._closing = False
         self._not_before = 0.0
         self._failing_since: float | None = None
         self._last_error = ""
@@ -170,8 +171,7 @@ class RowWriter:
     def flush(self) -> None:
         """Sends what is buffered and returns when nothing is pending."""
         with self._lock:
-            self._flush_now = True
-            self._work.notify()
+            self._hurry()
             while self._pending_rows:
                 self._progress.wait()
 
@@ -195,13 +195,13 @@ class RowWriter:
             if self._thread is None or self._closing:
                 raise ValueError(f"append to {self._table} before open() or after close()")
             while self._pending_rows >= self._max_pending and bundle._error is None:
-                self._flush_now = True
-                self._work.notify()
+                self._hurry()
                 self._progress.wait()
             _raise(bundle)
             if not self._buffer:
                 self._oldest = time.monotonic()
             self._buffer.append(_Entry(row, bundle, usd))
+            self._appended += 1
             self._pending_rows += 1
             self._pending_usd += usd
             bundle._open += 1
@@ -211,8 +211,7 @@ class RowWriter:
     def _wait(self, bundle: Bundle) -> None:
         with self._lock:
             if bundle._open:
-                self._flush_now = True
-                self._work.notify()
+                self._hurry()
             while bundle._open and bundle._error is None:
                 self._progress.wait()
             _raise(bundle)
@@ -229,8 +228,11 @@ class RowWriter:
             _log.exception("the thread that appends to %s has stopped", self._table)
             with self._lock:
                 self._closing = True
-                self._buffer.extend(self._in_hand)
                 self._fail_all(f"bug in the writer: {error!r}")
+                for entry in self._in_hand:
+                    entry.bundle._error = f"bug in the writer: {error!r}"
+                self._pending_rows, self._pending_usd = 0, 0.0
+                self._progress.notify_all()
         finally:
             with self._lock:
                 connection, self._connection = self._connection, None
@@ -251,14 +253,13 @@ class RowWriter:
                         return batch
                     due = self._oldest + self._flush_secs
                     if self._buffer:
-                        if len(self._buffer) >= self._flush_rows or now >= due or self._flush_now or self._closing:
+                        if len(self._buffer) >= self._flush_rows or now >= due or self._taken < self._flush_to:
                             count = min(len(self._buffer), self._flush_rows)
+                            self._taken += count
                             self._in_hand = [self._buffer.popleft() for _ in range(count)]
                             self._oldest = now
                             return self._in_hand
                         wait = min(wait, due - now)
-                    else:
-                        self._flush_now = False
                 elif now < self._not_before:
                     wait = min(wait, self._not_before - now)
                 if self._closing and not self._pending_rows:
@@ -271,7 +272,7 @@ class RowWriter:
         if self._failing_since is not None:
             left = self._failing_since + self._give_up_secs - now
             if left <= 0:
-                self._fail_all(f"nothing was acknowledged for {self._give_up_secs:.0f} s")
+                self._fail_all(f"nothing was acknowledged for {self._give_up_secs:g} s")
             else:
                 wait = min(wait, left)
         if self._connection is not None and self._connection.in_flight:
@@ -286,7 +287,7 @@ class RowWriter:
         parts, errors = self._encoder.encode([entry.row for entry in entries])
         if errors:
             with self._lock:
-                self._reject([(entries[index], error) for index, error in errors.items()])
+                self._reject([(entries[index], error) for index, error in sorted(errors.items())])
         for part in parts:
             yield Batch([entries[index] for index in part.indices], part.payload)
 
@@ -311,8 +312,11 @@ class RowWriter:
             if response.row_errors:
                 bad = {int(row.index): row.message for row in response.row_errors}
                 self._reject([(batch.entries[index], said) for index, said in bad.items()])
-                self._buffer.extendleft(entry for index, entry in enumerate(batch.entries) if index not in bad)
-                self._flush_now = True  # the service took none of them: the others go again, without those
+                # The service took none of them: the others go again, without those.
+                rest = [entry for index, entry in enumerate(batch.entries) if index not in bad]
+                self._buffer.extendleft(rest)
+                self._taken -= len(rest)
+                self._flush_to = max(self._flush_to, self._taken + len(rest))
                 self._succeeded()
             elif error.code == OK:
                 self._succeeded()
@@ -355,6 +359,11 @@ class RowWriter:
         self._not_before = now + self._delay
         self._delay = min(2 * self._delay, LONGEST_DELAY_SECS)
 
+    def _hurry(self) -> None:
+        """Sends what is in the buffer now without waiting for more; what comes later waits as usual."""
+        self._flush_to = self._appended
+        self._work.notify()
+
     def _succeeded(self) -> None:
         self._failing_since, self._not_before, self._delay = None, 0.0, self._first_delay
 
@@ -373,6 +382,7 @@ class RowWriter:
         for batch in (*self._again, *(self._connection.in_flight if self._connection else ())):
             entries += batch.entries
         self._buffer.clear()
+        self._taken = self._appended
         self._again.clear()
         if self._connection is not None:
             self._connection.in_flight.clear()

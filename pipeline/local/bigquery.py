@@ -27,6 +27,7 @@ START_TIMEOUT_SECS = 120.0  # 4-5 s on an idle machine; many times that on a bus
 STOP_TIMEOUT_SECS = 15.0
 MAX_OPEN_APPEND_STREAMS = 256
 MAX_READ_SESSIONS = 64
+MAX_ROWS_PER_MESSAGE = 1000
 LINKED_LABEL = "linked_from"
 """A data set with this label is shown as a linked one, from the data set `PROJECT--DATASET` that the label names."""
 
@@ -52,7 +53,7 @@ class BigQueryEmulator:
     """
 
     def __init__(self, data_dir: str | Path | None = None, *, project: str = "demo-project") -> None:
-        self._data_dir = None if data_dir is None else Path(data_dir).resolve()
+        self.data_dir = None if data_dir is None else Path(data_dir).resolve()
         self._project = project
         self._ports = (0, 0)
         self._process: subprocess.Popen[str] | None = None
@@ -79,7 +80,7 @@ class BigQueryEmulator:
             return self
         # The log is read only when the start fails; a file, as an unread pipe would block the child.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
-        where = ":memory:" if self._data_dir is None else str(self._data_dir)
+        where = ":memory:" if self.data_dir is None else str(self.data_dir)
         command = [sys.executable, "-m", __name__, where, *map(str, self._ports), _WITH_PARENT]
         self._process = subprocess.Popen(  # noqa: S603
             command,
@@ -144,6 +145,7 @@ def _repair() -> None:
     """Repairs bqemulator 1.4.0 before its server is made."""
     # By name: replacing a method is what a type checker rightly refuses.
     write_servicer: Any = import_module("bqemulator.grpc_api.write_servicer")
+    read_servicer: Any = import_module("bqemulator.grpc_api.read_servicer")
     read_session: Any = import_module("bqemulator.streaming.read_session")
     engine_class = import_module("bqemulator.storage.engine").DuckDBEngine
     snapshot_class = import_module("bqemulator.versioning.snapshots").SnapshotManager
@@ -184,6 +186,15 @@ def _repair() -> None:
 
     # It keeps the rows of every read session until it ends.
     read_session._SESSIONS = _Newest(MAX_READ_SESSIONS)
+
+    # It sends up to 65,536 rows in one message, more bytes than its own limit lets through.
+    rows_of_stream = read_session.get_stream_data
+
+    def in_small_batches(session_name: str, stream: str) -> Any:
+        rows = rows_of_stream(session_name, stream)
+        return None if rows is None else rows.from_batches(rows.to_batches(MAX_ROWS_PER_MESSAGE), rows.schema)
+
+    read_servicer.get_stream_data = in_small_batches
 
     # One DuckDB connection is used by several threads at once, so that one's result can be fetched by another. The
     # event loop's thread keeps it; the others (a few read-only REST routes) get one of their own to the same data.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -22,6 +22,14 @@ MakeTable = Callable[[str, Mapping[str, str], Sequence[Mapping[str, Any]]], Tabl
 @pytest.fixture
 def endpoint(bigquery: BigQueryEmulator) -> Endpoint:
     return Endpoint(bigquery.project, rest=bigquery.rest, storage=bigquery.storage)
+
+
+@pytest.fixture(scope="session")
+def disk_bigquery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BigQueryEmulator]:
+    """An emulator with its data on disk and a data set `ds`, to be killed and started by tests."""
+    with BigQueryEmulator(tmp_path_factory.mktemp("bigquery")) as emulator:
+        run(Endpoint(emulator.project, rest=emulator.rest, storage=emulator.storage), Query("CREATE SCHEMA ds"))
+        yield emulator
 
 
 @pytest.fixture

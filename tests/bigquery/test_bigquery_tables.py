@@ -65,6 +65,11 @@ def test_a_required_column_that_we_would_not_fill_is_an_error(endpoint, name):
         ensure(endpoint, name("t"))
 
 
+def test_partitions_by_what_is_no_timestamp_are_a_bug_of_ours(endpoint, name):
+    with pytest.raises(ValueError, match="cannot be partitioned by n"):
+        tables.ensure_table(endpoint, name("t"), COLUMNS, partition_by="n")
+
+
 def test_the_fixed_columns_of_answers_make_a_table(endpoint, name):
     assert len(ensure(endpoint, name("t"), ANSWER_COLUMNS)) == len(ANSWER_COLUMNS)
 

@@ -52,12 +52,13 @@ def new_run_id(now: datetime.datetime) -> str:
     return f"{now:%Y%m%d_%H%M%S}_{''.join(random.choices(string.ascii_lowercase, k=4))}"
 
 
-def prepare(plan: Plan, processes: int | None) -> Run:
+def prepare(plan: Plan, processes: int | None, *, production: bool = True) -> Run:
     """Make what is missing of tables and views, write the worklist down, and open the books.
 
     Args:
         plan: what to do.
         processes: worker processes at most, by which caps are divided; None when it is not known.
+        production: whether the run may become what `<answers>_current` and the task's view show; an evaluation may not.
 
     Raises:
         ConfigError: a table that is not ours, another run that is alive, or a cap that cannot be divided.
@@ -67,6 +68,7 @@ def prepare(plan: Plan, processes: int | None) -> Run:
     now = datetime.datetime.now(datetime.UTC)
     run_id = options.run_id or new_run_id(now)
     _ensure_tables(plan)
+    _ensure_views(plan, production)
     if not options.allow_concurrent_runs:
         _refuse_second(plan, now)
     job = plan.query_job(run_id)
@@ -285,7 +287,23 @@ def _ensure_tables(plan: Plan) -> None:
     )
 
 
-    views.ensure_views(plan.endpoint, plan.answers, plan.failures, plan.fingerprint, promote=plan.options.promote)
+def _ensure_views(plan: Plan, production: bool) -> None:
+    endpoint, answers, promote = plan.endpoint, plan.answers, plan.options.promote
+    if not production:
+        views.ensure_plain_views(endpoint, answers, plan.failures)
+        return
+    views.ensure_views(endpoint, answers, plan.failures, plan.fingerprint, promote=promote)
+    typed = plan.task.view_columns()
+    if typed:  # a free-text task's answer is its text, which stands in every view
+        views.ensure_task_view(
+            endpoint,
+            answers,
+            plan.task.name,
+            fingerprint=plan.fingerprint,
+            typed=typed,
+            columns=[column.name for column in plan.answer_columns],
+            promote=promote,
+        )
 
 
 def _refuse_second(plan: Plan, now: datetime.datetime) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import stat
+from collections.abc import Collection
 from typing import Any, Final
 
 from pipeline.local.vertex.refusals import Refused
@@ -15,19 +17,19 @@ MAX_STREAMS: Final = 100
 """Concurrent streams a connection, as Google's front ends allow."""
 
 
-def close_peer(peer: str) -> int:
-    """Closes this process's TCP connections whose other end is `peer` ("ipv4:HOST:PORT"; "" is all that came in).
+def close_peers(peers: Collection[str]) -> int:
+    """Closes this process's TCP connections whose other ends are `peers` ("ipv4:HOST:PORT"); returns how many.
 
-    gRPC has no way to break a connection at will, so the descriptors are looked through. Returns how many there were.
+    gRPC has no way to break a connection at will, so the process's descriptors are looked through.
     """
-    port = int(peer.rpartition(":")[2]) if peer else None
+    ports = {int(peer.rpartition(":")[2]) for peer in peers}
     closed = 0
     for name in os.listdir("/dev/fd"):  # noqa: PTH208 - names of descriptors, not paths
-        with contextlib.suppress(OSError, ValueError):
-            copy = socket.socket(fileno=os.dup(int(name)))
-            with contextlib.closing(copy):
-                other = copy.getpeername()
-                if copy.family in {socket.AF_INET, socket.AF_INET6} and port in {None, other[1]}:
+        with contextlib.suppress(OSError):
+            if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(int(name))) as copy:
+                if copy.family in {socket.AF_INET, socket.AF_INET6} and copy.getpeername()[1] in ports:
                     copy.shutdown(socket.SHUT_RDWR)
                     closed += 1
     return closed
@@ -60,7 +62,7 @@ async def serve_grpc(stand_in: StandIn, host: str, port: int, tls: tuple[bytes, 
             trailing = (("grpc-status-details-bin", details),) if details else ()
             await context.abort(codes[refused.status], refused.message, trailing)
         except ConnectionAbortedError:
-            close_peer(peer)
+            close_peers([peer])
             await context.abort(grpc.StatusCode.UNAVAILABLE, "Connection reset by peer")
         raise AssertionError("abort raises")
 

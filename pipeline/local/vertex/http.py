@@ -12,7 +12,7 @@ from aiohttp import web
 from google.protobuf import json_format
 
 from pipeline.local.vertex.faults import Settings, check_kind
-from pipeline.local.vertex.grpc import close_peer
+from pipeline.local.vertex.grpc import close_peers
 from pipeline.local.vertex.refusals import Refused, invalid
 from pipeline.local.vertex.server import StandIn
 
@@ -38,7 +38,7 @@ def rest_app(stand_in: StandIn) -> web.Application:
         except Refused as refused:
             return web.Response(status=refused.http_status, text=refused.as_json(), content_type="application/json")
         except ConnectionAbortedError:
-            close_peer(peer)
+            close_peers([peer])
             return web.Response(status=503)
         return web.Response(text=_as_json(stand_in, raw), content_type="application/json")
 
@@ -117,7 +117,7 @@ async def _by_uri(stand_in: StandIn, _: Any) -> Any:
 
 
 async def _drop(stand_in: StandIn, _: Any) -> Any:
-    return sum(close_peer(peer) for peer in stand_in.calls.connections)
+    return close_peers(stand_in.calls.connections)
 
 
 async def _revoke(stand_in: StandIn, _: Any) -> Any:

@@ -83,7 +83,7 @@ class Caller:
             return refusal(error)
 
     def comes_back(self, message) -> bool:
-        """Whether one of three calls is answered: after a reset the next one may still go out on the dying connection."""
+        """Whether one of three calls is answered: the one after a reset may go out on the dying connection."""
         return any(not isinstance(self(message), Refusal) for _ in range(3))
 
     def text(self, message) -> str:

@@ -1,0 +1,1 @@
+"""`python -m benchmarks`: this pipeline beside what a user would pick instead, on the same stand-ins."""

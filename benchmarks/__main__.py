@@ -1,0 +1,146 @@
+"""`python -m benchmarks`: measures everything, prints the table, writes it beside its JSON."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from benchmarks import report, scenarios
+from benchmarks.scenarios import (
+    BARE_GRPC,
+    LONG_TAIL,
+    ONE_SECOND,
+    PIPELINE,
+    RUN_INFERENCE,
+    SEQUENTIAL,
+    THREAD_POOL,
+    Contender,
+)
+from benchmarks.services import Services, services
+
+PARTS = ("one_second", "long_tail", "batching", "quota", "bulk")
+CONTENDERS = ("a", "b", "c", "d", "floor")
+_HERE = Path(__file__).parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How much is measured; `secs` count from a contender's first call, its ramp included."""
+
+    rows: int  # of the pipeline at 1 s
+    secs: float  # of the others
+    tail_secs: float
+    quota_secs: float
+    settle_secs: float
+    quota_processes: tuple[int, ...]
+    others_on_quota: bool
+    bulk_rows: int
+
+
+FULL = Size(20_000, 25, 75, 50, 15, (1, 2), others_on_quota=True, bulk_rows=200_000)
+QUICK = Size(5_000, 6, 0, 20, 10, (1,), others_on_quota=False, bulk_rows=10_000)
+TINY = Size(1_500, 3, 0, 0, 0, (), others_on_quota=False, bulk_rows=0)
+
+
+def measure(
+    found: Services, size: Size, parts: Collection[str], only: Collection[str], say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Runs the parts, one contender after the other."""
+
+    def chosen(*contenders: Contender) -> list[Contender]:
+        return [who for who in contenders if who.letter in only]
+
+    result: dict[str, Any] = {}
+    if "one_second" in parts:
+        result["one_second"] = []
+        for who in chosen(SEQUENTIAL, RUN_INFERENCE, THREAD_POOL, PIPELINE, BARE_GRPC):
+            say(f"1 s latency: {who.name}")
+            # The others are given more rows than they can ask, and ended; the pipeline and the floor end by themselves.
+            rows, secs = (size.rows, None) if who.window > 64 else (int(who.window * size.secs * 1.5), size.secs)
+            result["one_second"].append(scenarios.measure_speed(found, who, ONE_SECOND, rows=rows, secs=secs))
+    if "long_tail" in parts and size.tail_secs:
+        result["long_tail"] = []
+        for who in chosen(SEQUENTIAL, RUN_INFERENCE, THREAD_POOL, PIPELINE):
+            say(f"long tail: {who.name}")
+            secs = min(size.tail_secs, 30.0) if who is SEQUENTIAL else size.tail_secs
+            line = scenarios.measure_speed(found, who, LONG_TAIL, rows=int(who.window * secs), secs=secs)
+            result["long_tail"].append(line)
+    if "batching" in parts:
+        say("RunInference with its default batching")
+        result["batching"] = scenarios.measure_batching(found, 500)
+    if "quota" in parts and size.quota_secs:
+        result["quota"] = []
+        for who in chosen(RUN_INFERENCE, THREAD_POOL, PIPELINE) if size.others_on_quota else chosen(PIPELINE):
+            for processes in size.quota_processes:
+                say(f"quota of 50 requests/s, {processes} process(es): {who.name}")
+                line = scenarios.measure_quota(
+                    found, who, processes, secs=size.quota_secs, settle_secs=size.settle_secs
+                )
+                result["quota"].append(line)
+    if "bulk" in parts and size.bulk_rows:
+        say(f"{size.bulk_rows:,} rows")
+        result["bulk"] = scenarios.measure_bulk(found, size.bulk_rows, latency_secs=0.05)
+    return result
+
+
+def main() -> int:
+    """Returns 0; 1 when a bar was missed and --check was given."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--quick", action="store_true", help="two minutes, for a look; its figures are rough")
+    parser.add_argument("--tiny", action="store_true", help="half a minute, for the test that it works at all")
+    parser.add_argument("--parts", default=",".join(PARTS), help=f"comma-separated, of {', '.join(PARTS)}")
+    parser.add_argument("--only", default=",".join(CONTENDERS), help=f"comma-separated, of {', '.join(CONTENDERS)}")
+    parser.add_argument("--out", type=Path, help="results.json and results.md go here")
+    parser.add_argument("--check", action="store_true", help="exit with 1 when a bar is missed")
+    arguments = parser.parse_args()
+    parts, only = arguments.parts.split(","), arguments.only.split(",")
+    if unknown := {*parts, *only} - {*PARTS, *CONTENDERS}:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    size = TINY if arguments.tiny else QUICK if arguments.quick else FULL
+    folder = arguments.out or (
+        _HERE if size is FULL and len(parts + only) == len(PARTS + CONTENDERS) else Path(".local") / "bench"
+    )
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - began:4.0f} s  {text}", file=sys.stderr, flush=True)
+
+    with services() as found:
+        result = measure(found, size, parts, only, say)
+    result = {
+        "at": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": {"cores": os.cpu_count(), "processor": _processor(), "python": platform.python_version()},
+        "secs": time.monotonic() - began,
+        **result,
+    }
+    judged = report.bars(result)
+    result["bars"] = [dataclasses.asdict(bar) for bar in judged]
+    text = report.markdown(result)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    (folder / "results.md").write_text(text, "utf-8")
+    print(text)
+    print(f"written to {folder}/results.json and results.md after {result['secs']:.0f} s")
+    return 1 if arguments.check and not all(bar.met for bar in judged) else 0
+
+
+def _processor() -> str:
+    """The processor's name, as the kernel has it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

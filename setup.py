@@ -27,6 +27,8 @@ LOCAL = [
     "bqemulator==1.4.0",  # BigQuery's REST and gRPC APIs on DuckDB, in one process
     "Pillow",  # draws the sample pictures and reads their pixels
     "uvloop; sys_platform != 'win32'",  # the stand-in must not be slower than what it measures
+    "aiohttp",  # the stand-in's REST side and control port
+    "numpy",  # the stand-in looks at pixels
     "cryptography",  # a certificate for the stand-in's TLS
 ]
 DEV = [

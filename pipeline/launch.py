@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import importlib.metadata
-import json
 import platform
 import random
 import socket
@@ -125,12 +124,12 @@ def first_call(run: Run) -> Answer | None:
             if any(isinstance(outcome, Answer) for outcome in outcomes):
                 break
         failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-        if failures and len(failures) == len(outcomes) and run.rows > len(outcomes):
-            if all(failure.reason in _RUN_LEVEL for failure in failures):
-                raise ConfigError(
-                    f"the first {len(failures)} rows were all refused, which points to the model, its location or the "
-                    f"access to the images: {failures[0].detail}"
-                )
+        refused = bool(failures) and all(failure.reason in _RUN_LEVEL for failure in failures)
+        if refused and len(failures) == len(outcomes) < run.rows:
+            raise ConfigError(
+                f"the first {len(failures)} rows were all refused, which points to the model, its location or the "
+                f"access to the images: {failures[0].detail}"
+            )
         for outcome in outcomes:
             sink = shared.answers_sink() if isinstance(outcome, Answer) else shared.failures_sink()
             sink.add(outcome)
@@ -337,7 +336,13 @@ def reason_rows(found: books.Books) -> list[tuple[str, str]]:
 
 def versions() -> dict[str, str]:
     """Versions that decide how a run behaves."""
-    packages = ("apache-beam", "google-cloud-aiplatform", "google-cloud-bigquery", "google-cloud-bigquery-storage", "grpcio")
+    packages = (
+        "apache-beam",
+        "google-cloud-aiplatform",
+        "google-cloud-bigquery",
+        "google-cloud-bigquery-storage",
+        "grpcio",
+    )
     found = {name: importlib.metadata.version(name) for name in packages}
     return {"pipeline": __version__, "python": platform.python_version(), **found}
 

@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 POLL_SECS = 10.0
 """How old the other processes' spending may be. With several processes a budget is overshot by at most
-processes x POLL_SECS x (calls a second of a process) x (cost of the dearest call); one process alone knows what it spends
-and overshoots by no more than its calls in flight cost above the plan."""
+processes x (POLL_SECS + the flush's 2 s) x (calls a second of a process) x (cost of the dearest call); one process alone
+knows what it spends and overshoots by no more than its calls in flight cost above what it expects of them."""
+_ROUNDING = 1e-9  # of many additions: a worklist that was cut to the budget must not stop one row short of it
 _log = logging.getLogger(__name__)
 
 
@@ -22,7 +23,8 @@ class Meter:
         in_tables: dollars that the tables hold of it; a query, asked every `poll_secs` from the meter's own thread.
         landed: dollars of all that this process has received.
         pending: dollars of what it has received and the tables do not hold yet.
-        expected: planned dollars of what it has asked and not received.
+        expected: dollars that are expected of what it has asked and not received, the next call included.
+        on_used_up: told the reason, once, from the meter's own thread; may block.
         poll_secs: seconds between two queries.
     """
 
@@ -34,14 +36,16 @@ class Meter:
         landed: Callable[[], float],
         pending: Callable[[], float],
         expected: Callable[[], float],
+        on_used_up: Callable[[str], None] | None = None,
         poll_secs: float = POLL_SECS,
     ) -> None:
         self._budget = budget_usd
         self._in_tables, self._landed, self._pending, self._expected = in_tables, landed, pending, expected
+        self._on_used_up = on_used_up
         self._poll_secs = poll_secs
         self._others_and_before = 0.0
         self._reason: str | None = None
-        self._closed = threading.Event()
+        self._ended = threading.Event()  # used up or closed
         self.poll()
         self._thread = threading.Thread(target=self._run, name="budget-meter", daemon=True)
         self._thread.start()
@@ -50,24 +54,29 @@ class Meter:
         """None while there is money for one more call; after that, and for ever, why not."""
         if self._reason is None:
             spent = self._others_and_before + self._landed() + self._expected()
-            if spent >= self._budget:
+            if spent > self._budget * (1 + _ROUNDING):
                 self._reason = f"the budget of ${self._budget:g} is used up"
+                self._ended.set()
         return self._reason
 
     def poll(self) -> None:
         """Ask the tables once."""
-        # What of this process's own money the tables hold for sure: no more than this is taken off their sum.
+        found = self._in_tables()
+        # Taken after the query, own money may be more than what the query saw: the sum of the others is never overstated,
+        # and the next poll mends it. Money that was spent stays spent, so the largest sum seen is the best.
         own = self._landed() - self._pending()
-        self._others_and_before = max(0.0, self._in_tables() - own)
+        self._others_and_before = max(self._others_and_before, found - own)
 
     def close(self) -> None:
-        """End the thread."""
-        self._closed.set()
-        self._thread.join(timeout=self._poll_secs)
+        """End the thread; what it has to tell is told first."""
+        self._ended.set()
+        self._thread.join()
 
     def _run(self) -> None:
-        while not self._closed.wait(self._poll_secs):
+        while not self._ended.wait(self._poll_secs):
             try:
                 self.poll()
             except Exception as error:  # noqa: BLE001 - any failed query: the last sum holds, and own spending is known
                 _log.warning("the budget's meter could not read the tables: %s", error)
+        if self._reason is not None and self._on_used_up is not None:
+            self._on_used_up(self._reason)

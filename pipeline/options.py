@@ -124,15 +124,11 @@ class Options:
     requests_per_minute: float | None = flag(
         None, "Cap of the whole job; each process gets its share.", PACE, minimum=0.001
     )
-    tokens_per_minute: float | None = flag(
-        None, "Cap of the whole job; each process gets its share.", PACE, minimum=1
-    )
+    tokens_per_minute: float | None = flag(None, "Cap of the whole job; each process gets its share.", PACE, minimum=1)
     request_timeout_secs: float | None = flag(
         None, "Time that one call may take. Default: 120, or 1800 for the flex tier.", PACE, minimum=1
     )
-    max_attempts: int = flag(
-        5, "Attempts that a row has; a rejection for quota costs none.", PACE, minimum=1
-    )
+    max_attempts: int = flag(5, "Attempts that a row has; a rejection for quota costs none.", PACE, minimum=1)
     service_tier: str = flag(
         "standard",
         "Shared capacity to use: flex costs half and may take minutes, priority costs more.",
@@ -155,9 +151,7 @@ class Options:
     maximum_bytes_billed: int | None = flag(
         None, "Limit of the bytes that one BigQuery query may bill.", MONEY, minimum=1
     )
-    max_failure_ratio: float = flag(
-        0.01, "Share of failed rows above which the exit code is 3.", MONEY, minimum=0
-    )
+    max_failure_ratio: float = flag(0.01, "Share of failed rows above which the exit code is 3.", MONEY, minimum=0)
     allow_concurrent_runs: bool = flag(
         False, "Start although another run of the same question seems to be alive; rows may be paid twice.", MONEY
     )

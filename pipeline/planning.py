@@ -112,7 +112,7 @@ class Plan:
     def lines(self) -> list[tuple[str, str]]:
         """The plan for people: (what, how much) pairs."""
         count = self.count
-        lines = [
+        return [
             ("rows of the input", f"{count.rows:,} ({count.keys:,} distinct keys)"),
             ("already answered", f"{count.already_answered:,}"),
             ("failed before", f"{count.failed_retryable:,} retryable, {count.failed_final:,} not"),
@@ -125,7 +125,6 @@ class Plan:
             ("time", f"about {duration(self.secs)} with one worker process, if the quota allows it"),
             ("query", f"{self.query_bytes:,} bytes read to count the rows"),
         ]
-        return lines
 
     def _cost_line(self) -> str:
         if self.cost_usd is None or self.usd_per_row is None:

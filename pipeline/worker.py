@@ -19,6 +19,7 @@ from pipeline.asking import Ask, Question
 from pipeline.bigquery import books, read
 from pipeline.bigquery.client import Endpoint
 from pipeline.bigquery.names import TableName
+from pipeline.bigquery.query import Job
 from pipeline.bigquery.worklist import Shard
 from pipeline.bigquery.write import RowWriter
 from pipeline.console import Snapshot
@@ -28,7 +29,11 @@ from pipeline.gemini.client import Client, VertexEndpoint
 from pipeline.meter import Meter
 from pipeline.rows import FAILURE_COLUMNS, Answer, Column, Failure, Observation, Reason, RunState, Usage
 
-__all__ = ["RunConfig", "Shard", "Sink", "Tables", "Worker", "acquire", "close_all", "release", "stop_all"]
+OVER_BUDGET = "over budget: "
+"""How the reason begins of the line in the runs table that says that the meter has stopped a process."""
+_SEEN_ROWS = 100  # so many answers tell what a row costs better than the plan does
+
+__all__ = ["OVER_BUDGET", "RunConfig", "Shard", "Sink", "Tables", "Worker", "acquire", "close_all", "release", "stop_all"]
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +60,7 @@ class RunConfig:
         budget_usd: what the fingerprint may cost in all, or None.
         spent_before_usd: what it had cost when the run started.
         usd_per_row: planned dollars of a row, or None when the price is not known.
+        job: how the queries of workers are labelled and limited.
     """
 
     run_id: str
@@ -71,6 +77,7 @@ class RunConfig:
     budget_usd: float | None = None
     spent_before_usd: float = 0.0
     usd_per_row: float | None = None
+    job: Job = dataclasses.field(default_factory=Job)
 
 
 class Worker:
@@ -86,6 +93,7 @@ class Worker:
         self._writers: dict[str, RowWriter] = {}
         self._tally = Snapshot()
         self._asked = 0
+        self.fault: Exception | None = None  # the first error of BigQuery that failed a bundle, as it was raised
 
     @property
     def engine(self) -> Engine:
@@ -110,20 +118,34 @@ class Worker:
         config, tables = self.config, self.config.tables
         if self.stopped:
             return
-        written = read.keys_written(
-            config.bigquery,
-            tables.worklist,
-            shard,
-            answers=tables.answers,
-            failures=tables.failures,
-            run_id=config.run_id,
-            since=config.started_at,
-        )
-        for row in read.read_shard(config.bigquery, tables.worklist, shard, config.worklist_columns):
-            if self.stopped is not None:
+        with self.remembered():
+            written = read.keys_written(
+                config.bigquery,
+                tables.worklist,
+                shard,
+                answers=tables.answers,
+                failures=tables.failures,
+                run_id=config.run_id,
+                since=config.started_at,
+                job=config.job,
+            )
+        rows = read.read_shard(config.bigquery, tables.worklist, shard, config.worklist_columns)
+        while self.stopped is None:
+            with self.remembered():
+                row = next(rows, None)
+            if row is None:
                 return
             if row.key not in written:
                 yield row
+
+    @contextlib.contextmanager
+    def remembered(self) -> Iterator[None]:
+        """Keeps the first error of the block: a runner passes errors on as text, and the launcher wants to explain it."""
+        try:
+            yield
+        except Exception as error:
+            self.fault = self.fault or error
+            raise
 
     def ask(self, rows: Sequence[Observation]) -> Ask:
         """One call that asks for these rows."""
@@ -182,7 +204,8 @@ class Worker:
 
     def _open_engine(self) -> Engine:
         config = self.config
-        reason = books.halted(config.bigquery, config.tables.runs, config.run_id)
+        with self.remembered():
+            reason = books.halted(config.bigquery, config.tables.runs, config.run_id, config.job)
         if reason:
             raise Halted(f"run {config.run_id} was halted: {reason}")
         client = Client(config.vertex, config.question.settings, project=config.bigquery.project)
@@ -194,7 +217,7 @@ class Worker:
             pace=Pace(requests_per_minute=config.requests_per_minute, tokens_per_minute=config.tokens_per_minute),
             limits=config.limits,
             refresh_token=client.refresh,
-            on_halt=self._halted,
+            on_halt=lambda reason: self._note(RunState.HALTED, reason),
             gate=self._meter.gate if self._meter else None,
         )
         self._resources.callback(engine.close)
@@ -213,34 +236,44 @@ class Worker:
                     failures=tables.failures,
                     fingerprint=config.question.fingerprint,
                     since=config.started_at,
+                    job=config.job,
                 )
             ),
             landed=lambda: self._tally.cost_usd or 0.0,
             pending=self.pending_usd,
-            expected=lambda: (self._asked - self._tally.done) * (config.usd_per_row or 0.0),
+            expected=self._expected_usd,
+            on_used_up=lambda reason: self._note(RunState.STARTED, OVER_BUDGET + reason),
         )
         self._resources.callback(meter.close)
         return meter
+
+    def _expected_usd(self) -> float:
+        """Dollars expected of what was asked and has not landed: as planned, or as the answers so far cost if that is more."""
+        tally, each = self._tally, self.config.usd_per_row or 0.0
+        if tally.done >= _SEEN_ROWS and tally.cost_usd:
+            each = max(each, tally.cost_usd / tally.done)
+        return (self._asked - tally.done) * each
 
     def _writer(self, table: TableName, columns: Sequence[Column]) -> RowWriter:
         with self._lock:
             if str(table) not in self._writers:
                 writer = RowWriter(self.config.bigquery, table, columns)
-                writer.open()
+                with self.remembered():
+                    writer.open()
                 self._writers[str(table)] = writer
                 self._resources.callback(writer.close)
             return self._writers[str(table)]
 
-    def _halted(self, reason: str) -> None:
-        """Tell the other processes, and the next run."""
+    def _note(self, state: RunState, reason: str) -> None:
+        """Tell the other processes, the launcher and the next run."""
         config = self.config
         now = datetime.datetime.now(datetime.UTC)
-        line = {"run_id": config.run_id, "state": RunState.HALTED.value, "at": now, "reason": reason}
+        line = {"run_id": config.run_id, "state": state.value, "at": now, "reason": reason}
         line |= {"task": config.question.task.name, "fingerprint": config.question.fingerprint}
         try:
             books.append_run(config.bigquery, config.tables.runs, line)
-        except Exception:  # noqa: BLE001 - the run halts all the same; its own error must not be hidden by this one
-            _log.exception("run %s halted (%s), but the runs table could not be told", config.run_id, reason)
+        except Exception:  # noqa: BLE001 - the run ends all the same; its own reason must not be hidden by this error
+            _log.exception("run %s: %s; but the runs table could not be told", config.run_id, reason)
 
 
 class Sink:
@@ -257,7 +290,8 @@ class Sink:
             WriteError: rows of this bundle could not be written for good.
         """
         self._worker.landed(row)
-        self._bundle.append(row.row())
+        with self._worker.remembered():
+            self._bundle.append(row.row())
 
     def wait(self) -> list[Failure]:
         """Wait until BigQuery has acknowledged the bundle's rows.
@@ -269,15 +303,16 @@ class Sink:
             WriteError: rows of this bundle could not be written for good.
         """
         question = self._worker.config.question
-        return [_rejected(refused.row, refused.error, question) for refused in self._bundle.wait()]
+        with self._worker.remembered():
+            refused = self._bundle.wait()
+        return [_rejected(each.row, each.error, question) for each in refused]
 
 
 def _rejected(row: Mapping[str, Any], error: str, question: Question) -> Failure:
     """The failure of a row that BigQuery refuses: plain text only, so that it is not refused again."""
     plain = str(row.get("classification") or "").encode("ascii", "backslashreplace").decode()
     tokens = {
-        name: int(row.get(name) or 0)
-        for name in ("prompt_tokens", "output_tokens", "thoughts_tokens", "total_tokens")
+        name: int(row.get(name) or 0) for name in ("prompt_tokens", "output_tokens", "thoughts_tokens", "total_tokens")
     }
     return Failure(
         key=str(row["key"]).encode("utf-8", "replace").decode()[:1000],

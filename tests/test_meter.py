@@ -23,7 +23,7 @@ class Books:
 
 
 def test_a_budget_that_is_spent_before_lets_no_call_through():
-    meter = Books(in_tables=1.0).meter(1.0)
+    meter = Books(in_tables=1.0, expected=0.01).meter(1.0)
     assert meter.gate() == "the budget of $1 is used up"
     meter.close()
 

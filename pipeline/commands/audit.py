@@ -37,9 +37,7 @@ def main(argv: Sequence[str]) -> int:
     if rest:
         raise options.unknown_flag(rest[0])
     answers, failures, runs = planning.table_names(given)
-    endpoint = Endpoint(
-        planning.project_of(given), None, given.bigquery_endpoint, given.bigquery_storage_endpoint
-    )
+    endpoint = Endpoint(planning.project_of(given), None, given.bigquery_endpoint, given.bigquery_storage_endpoint)
     location = tables.check_dataset(endpoint, answers, None)
     endpoint = Endpoint(endpoint.project, location, endpoint.rest, endpoint.storage)
     with explained("--runs_table", runs):
@@ -99,4 +97,6 @@ def _check(found: books.Books, must_be_whole: bool) -> None:
     if found.stray:
         raise BooksError(f"{found.stray:,} keys were written that are not in the worklist")
     if must_be_whole and found.not_asked:
-        raise BooksError(f"{found.not_asked:,} rows are missing though the run has finished, such as {', '.join(found.missing)}")
+        raise BooksError(
+            f"{found.not_asked:,} rows are missing though the run has finished, such as {', '.join(found.missing)}"
+        )

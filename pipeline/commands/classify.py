@@ -81,7 +81,7 @@ def _classify(run: launch.Run, beam_options: PipelineOptions) -> int:
 
     given = run.plan.options
     quiet = given.quiet or not submit.is_local(given)
-    with submit.interruptible(lambda: _stop(given)) as interrupted:
+    with submit.interruptible(_stop) as interrupted:
         try:
             if run.rows:
                 launch.first_call(run)
@@ -98,7 +98,9 @@ def _classify(run: launch.Run, beam_options: PipelineOptions) -> int:
             if reason is None:
                 raise
             _print_end(run, books)
-            raise Halted(f"halted, no row was at fault: {reason}. What is answered is kept; mend it and run the same command") from None
+            raise Halted(
+                f"halted, no row was at fault: {reason}. What is answered is kept; mend it and run the same command"
+            ) from None
         worker.close_all()  # flushes: the books are written after the last row
         if interrupted.is_set():
             _print_end(run, launch.finish(run, RunState.CANCELLED, "interrupted"))
@@ -110,9 +112,7 @@ def _print_end(run: launch.Run, books: Books) -> int:
     plan = run.plan
     # Without an interrupt or a halt, only the meter leaves rows unasked.
     over = plan.over_budget + (books.not_asked if plan.options.max_cost_usd is not None else 0)
-    return conclude(
-        run.run_id, books, plan.options, already_answered=plan.count.already_answered, over_budget=over
-    )
+    return conclude(run.run_id, books, plan.options, already_answered=plan.count.already_answered, over_budget=over)
 
 
 def _submitted(run: launch.Run, job_id: str) -> int:
@@ -130,7 +130,7 @@ def _submitted(run: launch.Run, job_id: str) -> int:
     return EXIT_DONE
 
 
-def _stop(given: Options) -> None:
+def _stop() -> None:
     """What an interrupt does: no new calls, a moment for those in flight, and the process ends in 10 s in any case."""
     from pipeline import worker
 

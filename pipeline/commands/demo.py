@@ -15,7 +15,7 @@ _PROJECT = "demo-project"
 _PICTURES = 300
 _ANSWERS = f"{_PROJECT}.demo.answers"
 _TEN = f"""SELECT key, label, JSON_VALUE(answer, '$.condition') AS condition,
-  IFNULL(JSON_VALUE(answer, '$.text'), '') AS text, FORMAT('$%.4f', cost_usd * 1000) AS usd_per_1000
+  IFNULL(JSON_VALUE(answer, '$.legible_text'), '') AS text, FORMAT('$%.4f', cost_usd * 1000) AS usd_per_1000
 FROM `{_PROJECT}`.`demo`.`answers_latest` ORDER BY FARM_FINGERPRINT(key) LIMIT 10"""
 
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
         status.update(f"drawing {_PICTURES} pictures")
         pictures = samples.draw_samples(root, _PICTURES)
         sign = "ASSET_CLASS_ROAD_SIGN"
-        bad = [{**row, "asset_type": sign} for row in samples.bad_rows(root, pictures)]
+        bad = samples.bad_rows(root, pictures)
         status.update("starting a BigQuery emulator and a stand-in of Vertex AI on this machine")
         with BigQueryEmulator() as bigquery, VertexStandIn(root, latency_secs=0.3, latency_p99_secs=2.0) as vertex:
             endpoint = Endpoint(_PROJECT, "US", bigquery.rest, bigquery.storage)

@@ -76,7 +76,7 @@ class Job:
         }
 
 
-class Refused(Exception):  # noqa: N818 - it is the service's answer
+class Refused(Exception):
     """An HTTP error of the service: code, status and text."""
 
     def __init__(self, code: int, status: str, text: str) -> None:

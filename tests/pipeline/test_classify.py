@@ -73,8 +73,12 @@ def test_a_limit_takes_the_next_rows_each_time(sampled):
     for already in (0, 15, 30):
         done = sampled.classify("--limit=15")
         asked = min(15, 40 - already)
-        assert done.summary.startswith(f"rows {asked} = answered {asked} + failed 0 (already answered {already}) | run ")
-    assert sampled.query("SELECT COUNT(*) AS n, COUNT(DISTINCT key) AS keys FROM `{answers}`") == [{"n": 40, "keys": 40}]
+        assert done.summary.startswith(
+            f"rows {asked} = answered {asked} + failed 0 (already answered {already}) | run "
+        )
+    assert sampled.query("SELECT COUNT(*) AS n, COUNT(DISTINCT key) AS keys FROM `{answers}`") == [
+        {"n": 40, "keys": 40}
+    ]
 
 
 def test_input_columns_stand_beside_each_answer(sampled):

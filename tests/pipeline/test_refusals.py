@@ -6,7 +6,10 @@ REFUSED = {
     "a misspelt flag": (["--modle=x"], "did you mean --model?"),
     "a flag of Beam's with a wrong value": (["--num_workers=many"], "--num_workers"),
     "both inputs": (["--input_query=SELECT 1", "--input_table=demo-project.d.t"], "exactly one of --input_table"),
-    "a table that is not there": (["--input_table=demo-project.imagery.nothing"], "--input_table demo-project.imagery.nothing"),
+    "a table that is not there": (
+        ["--input_table=demo-project.imagery.nothing"],
+        "--input_table demo-project.imagery.nothing",
+    ),
     "an output data set that is not there": (["--output_table=demo-project.nowhere.answers"], "bq mk --location=US"),
     "a key column that is not there": (["--key_column=id"], "--key_column id: the input has no such column"),
     "a kept column that is not there": (["--keep_columns=colour"], "colour"),
@@ -14,7 +17,10 @@ REFUSED = {
     "a where with a column that is not there": (["--where=colour = 'red'"], "colour"),
     "an unknown task": (["--task=roadsigns"], "road_signs"),
     "a prompt with an unknown column": (["--prompt=Is it {colour}?"], "{colour}"),
-    "a thinking level that the model refuses": (["--model=gemini-3.8-flash", "--thinking_level=minimal"], "--thinking_level"),
+    "a thinking level that the model refuses": (
+        ["--model=gemini-3.8-flash", "--thinking_level=minimal"],
+        "--thinking_level",
+    ),
     "a budget without a price": (["--model=gemini-2.5-flash", "--max_cost_usd=1"], "--price_usd_per_mtok"),
     "an endpoint without TLS": (["--vertex_endpoint=example.com:443"], "--vertex_endpoint=example.com:443"),
     "a Storage endpoint elsewhere": (["--bigquery_storage_endpoint=example.com:443"], "--bigquery_storage_endpoint"),
@@ -32,7 +38,9 @@ def test_a_mistake_is_one_line_and_costs_nothing(sampled, flags):
     assert lines[-1].startswith("error: ")
     assert len(lines) == 1, done.err
     assert sampled.vertex.stats()["calls"] == 0
-    tables = sampled.query("SELECT table_name FROM `{dataset}`.INFORMATION_SCHEMA.TABLES WHERE table_name LIKE 'answers%'")
+    tables = sampled.query(
+        "SELECT table_name FROM `{dataset}`.INFORMATION_SCHEMA.TABLES WHERE table_name LIKE 'answers%'"
+    )
     assert tables == []
 
 

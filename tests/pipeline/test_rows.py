@@ -72,7 +72,7 @@ def test_bad_rows_end_in_one_place_each_and_a_duplicate_key_is_asked_once(cloud,
         "image_not_found": 1,
         "invalid_request": 1,
     }
-    assert [key for key, where in places.items() if where == ["missing_key"]][0].startswith("null:")
+    assert next(key for key, where in places.items() if where == ["missing_key"]).startswith("null:")
     assert max(cloud.vertex.calls_by_uri().values()) == 1
     again = cloud.classify("--max_failure_ratio=1")
     assert again.summary.startswith("rows 0 = "), "final failures are not asked again"
@@ -82,7 +82,9 @@ def test_bad_rows_end_in_one_place_each_and_a_duplicate_key_is_asked_once(cloud,
 def test_two_thousand_rows_with_every_fault_end_in_exactly_one_place(cloud):
     with cloud.endpoint.client() as client:
         samples.make_bulk_table(client, cloud.input.partition(".")[2], 2000)
-    keys = sorted(row["observation_id"] for row in cloud.query("SELECT observation_id FROM `{dataset}.latest_observations`"))
+    keys = sorted(
+        row["observation_id"] for row in cloud.query("SELECT observation_id FROM `{dataset}.latest_observations`")
+    )
     uris = {
         row["observation_id"]: row["gcs_uri"]
         for row in cloud.query("SELECT observation_id, gcs_uri FROM `{dataset}.latest_observations`")
@@ -111,7 +113,9 @@ def test_two_thousand_rows_with_every_fault_end_in_exactly_one_place(cloud):
     assert {key for key, place in wrong.items() if (expected.get(key), place) != ("timed_out", "unavailable")} == set()
     failed = sum(place != "answered" for place in expected.values())
     assert done.summary.startswith(f"rows 2,000 = answered {2000 - failed:,} + failed {failed} ("), done.summary
-    kept = cloud.query("SELECT COUNT(*) AS n FROM `{answers}_failures` WHERE reason = 'invalid_answer' AND classification IS NULL")
+    kept = cloud.query(
+        "SELECT COUNT(*) AS n FROM `{answers}_failures` WHERE reason = 'invalid_answer' AND classification IS NULL"
+    )
     assert kept == [{"n": 0}], "an invalid answer keeps the model's text"
 
 

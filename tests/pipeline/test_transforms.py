@@ -16,7 +16,8 @@ RUNNER = ["--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"]
 
 
 @pytest.mark.parametrize(
-    "transform", [ReadShard, Classify, lambda config: WriteRows(config, "answers"), lambda config: WriteRows(config, "failures")]
+    "transform",
+    [ReadShard, Classify, lambda config: WriteRows(config, "answers"), lambda config: WriteRows(config, "failures")],
 )
 def test_a_transform_refuses_elements_of_another_type(transform):
     pipeline = beam.Pipeline(options=PipelineOptions(RUNNER))

@@ -32,7 +32,7 @@ _HTTP_STATUS: Final = {
 
 
 @dataclasses.dataclass
-class Refused(Exception):  # noqa: N818 - what happens, not what went wrong in here
+class Refused(Exception):
     """A call gets this instead of an answer.
 
     Attributes:

@@ -129,14 +129,11 @@ class Worker:
                 since=config.started_at,
                 job=config.job,
             )
-        rows = read.read_shard(config.bigquery, tables.worklist, shard, config.worklist_columns)
-        while self.stopped is None:
-            with self.remembered():
-                row = next(rows, None)
-            if row is None:
-                return
-            if row.key not in written:
-                yield row
+            for row in read.read_shard(config.bigquery, tables.worklist, shard, config.worklist_columns):
+                if self.stopped is not None:
+                    return
+                if row.key not in written:
+                    yield row
 
     @contextlib.contextmanager
     def remembered(self) -> Iterator[None]:

@@ -36,16 +36,84 @@ def test_own_money_is_counted_when_it_lands_and_once_only():
     books.in_tables, books.pending = 0.6, 0.0
     meter.poll()
     assert meter.gate() is None, "what is in the tables and was landed here is the same money"
-    books.landed = 1.0
+    books.landed = 1.01
     assert meter.gate()
     meter.close()
 
 
-def test_calls_in_flight_are_counted_as_planned():
-    books = Books(landed=0.5, expected=0.5)
+def test_calls_in_flight_are_counted_as_expected():
+    books = Books(landed=0.5, expected=0.51)
     meter = books.meter(1.0)
     assert meter.gate()
     meter.close()
+
+
+def test_a_worklist_that_fits_exactly_is_asked_to_its_last_row():
+    books = Books()
+    meter = books.meter(1.0)
+    for _ in range(9):
+        books.landed += 0.1  # ten times 0.1 is not 1.0 in floating point
+    books.expected = 0.1
+    assert meter.gate() is None
+    books.expected = 0.2
+    assert meter.gate()
+    meter.close()
+
+
+def test_rows_that_are_flushed_while_the_tables_are_asked_are_not_taken_for_the_money_of_others():
+    books = Books()
+
+    def in_tables():
+        found = books.in_tables
+        books.landed, books.in_tables = 0.9, 0.9  # landed and flushed after the query has read
+        return found
+
+    meter = Meter(1.0, in_tables=in_tables, landed=lambda: books.landed, pending=lambda: 0.0, expected=lambda: 0.0)
+    meter.poll()
+    assert meter.gate() is None
+    meter.close()
+
+
+def test_the_money_of_others_that_was_seen_once_stays_seen():
+    books = Books(in_tables=0.6)
+    meter = books.meter(1.0)
+    books.landed = 0.3  # acknowledged, but the next query does not see it yet
+    meter.poll()
+    books.expected = 0.2
+    assert meter.gate()
+    meter.close()
+
+
+def test_the_end_of_the_budget_is_told_once_even_when_the_meter_is_closed_at_once():
+    told = []
+    meter = Meter(
+        1.0,
+        in_tables=lambda: 0.0,
+        landed=lambda: 2.0,
+        pending=lambda: 2.0,
+        expected=lambda: 0.0,
+        on_used_up=told.append,
+        poll_secs=3600.0,
+    )
+    meter.gate()
+    meter.gate()
+    meter.close()
+    assert told == ["the budget of $1 is used up"]
+
+
+def test_a_budget_that_lasts_is_not_told_of():
+    told = []
+    books = Books()
+    meter = Meter(
+        1.0,
+        in_tables=lambda: books.in_tables,
+        landed=lambda: 0.0,
+        pending=lambda: 0.0,
+        expected=lambda: 0.0,
+        on_used_up=told.append,
+    )
+    meter.close()
+    assert told == []
 
 
 def test_once_used_up_stays_used_up():

@@ -130,6 +130,23 @@ def _schema_field(column: Column) -> bigquery.SchemaField:
     return bigquery.SchemaField(column.name, column.type, mode=mode, description=column.description)
 
 
+def check_table(endpoint: Endpoint, table: TableName, columns: Sequence[Column], flag: str = "--output_table") -> bool:
+    """Whether our table is there already; changes nothing.
+
+    Raises:
+        ConfigError: What is there is no table of ours, or has columns of other types; the message names them.
+    """
+    from google.api_core.exceptions import NotFound
+
+    with explained(flag, table), endpoint.client() as client:
+        try:
+            found = client.get_table(str(table), retry=short_retry())
+        except NotFound:
+            return False
+        _missing(found, columns, flag)
+        return True
+
+
 def exists(endpoint: Endpoint, table: TableName, flag: str = "--output_table") -> bool:
     """Whether there is a table or view of that name (in a data set that exists or not)."""
     from google.api_core.exceptions import NotFound

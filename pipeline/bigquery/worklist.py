@@ -191,11 +191,12 @@ def input_query(given: Source) -> Query:
 def create_query(table: TableName, rows: Query, buckets: int, labels: Mapping[str, str]) -> Query:
     """Builds the CREATE TABLE AS SELECT of a worklist, partitioned by shard, gone after 30 days."""
     pairs = ", ".join(f"('{names.token(key)}', '{names.label_value(value)}')" for key, value in labels.items())
+    labelled = f"labels = [{pairs}], " if pairs else ""
     return Query(
         f"CREATE TABLE {table.sql}\n"
         f"PARTITION BY RANGE_BUCKET(shard, GENERATE_ARRAY(0, {int(buckets)}, 1))\n"
         f"OPTIONS (expiration_timestamp = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL {EXPIRATION_DAYS} DAY), "
-        f"labels = [{pairs}], description = 'The rows of one run; expires by itself.')\n"
+        f"{labelled}description = 'The rows of one run; expires by itself.')\n"
         f"AS\n{rows.sql}",
         rows.parameters,
     )

@@ -85,6 +85,15 @@ def test_the_output_data_set_must_exist_in_the_inputs_location(endpoint, name):
         tables.check_dataset(endpoint, nowhere, "EU")
 
 
+def test_a_table_is_checked_without_changing_it(endpoint, name, make_table):
+    assert not tables.check_table(endpoint, name("t"), COLUMNS)
+    ensure(endpoint, name("t"))
+    assert tables.check_table(endpoint, name("t"), (*COLUMNS, Column("tier", "STRING")))
+    assert ensure(endpoint, name("t")) == []
+    with pytest.raises(ConfigError, match="another kind of table"):
+        tables.check_table(endpoint, make_table("other", {"key": "STRING"}, []), COLUMNS)
+
+
 def test_whether_a_table_exists(endpoint, name, make_table):
     assert not tables.exists(endpoint, name("t"))
     make_table("t", {"a": "INT64"}, [])

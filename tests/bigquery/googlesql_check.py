@@ -1,0 +1,161 @@
+"""Every statement that we build, through Google's own analyser of GoogleSQL: names, types, reserved words, functions.
+
+By hand, as it wants 60 MB of packages and half a minute: `pip install zetasql`, then
+`PYTHONPATH=. python tests/bigquery/googlesql_check.py`. The emulator lets pass what BigQuery does not, e.g. a column `at`
+without back-quotes. What the analyser does not know is BigQuery's own: quotas, OPTIONS, what may partition a table.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from zetasql.api import Analyzer, CatalogBuilder, TableBuilder, TypeFactory
+from zetasql.types import (
+    AnalyzerOptions,
+    LanguageOptions,
+    ResolvedNodeKind,
+    TypeKind,
+    ZetaSQLBuiltinFunctionOptions,
+)
+
+from pipeline.bigquery import books, read, views, worklist
+from pipeline.bigquery.inputs import Field, TableInfo, answer_columns, kept_columns
+from pipeline.bigquery.names import TableName
+from pipeline.bigquery.query import Query
+from pipeline.bigquery.worklist import Done, RetryFailed, Shard
+from pipeline.rows import FAILURE_COLUMNS, RUN_COLUMNS
+
+INPUT, ANSWERS, FAILURES, RUNS, WORKLIST = (
+    TableName("demo-project", "ds", name) for name in ("input", "answers", "failures", "runs", "worklist")
+)
+NOW = datetime.datetime(2026, 5, 1, tzinfo=datetime.UTC)
+SCALARS = ("STRING", "INT64", "FLOAT64", "BOOL", "DATE", "DATETIME", "TIME", "TIMESTAMP", "NUMERIC", "BYTES")
+POINT = (Field("x", "FLOAT64"), Field("y", "FLOAT64"))
+FIELDS = (
+    *(Field(name, "STRING") for name in ("observation_id", "gcs_uri", "asset_id", "snapshot_id", "map_url")),
+    *(Field(name, "TIMESTAMP") for name in ("capture_time", "detection_time")),
+    Field("location", "STRUCT", fields=(Field("latitude", "FLOAT64"), Field("longitude", "FLOAT64"))),
+    Field("bbox", "STRUCT", fields=(Field("lo", "STRUCT", fields=POINT),)),
+    Field("tags", "STRING", repeated=True),
+    Field("extra", "JSON"),
+    Field("span", "INTERVAL"),
+    *(Field(f"a_{kind.lower()}", kind) for kind in SCALARS),
+)
+INFO = TableInfo(INPUT.sql, FIELDS, "US")
+KEPT = [
+    *kept_columns(INFO, None),
+    *kept_columns(INFO, ["bbox", "bbox.lo.x", "tags", "extra", "span", *(f"a_{kind.lower()}" for kind in SCALARS)]),
+]
+
+
+def statements() -> Iterator[str]:
+    for kind in SCALARS:
+        given = worklist.source(INFO, key_column=f"a_{kind.lower()}", columns=KEPT, where="asset_id = 'x' -- a comment")
+        yield worklist.count_query(given, Done("f1", ANSWERS, FAILURES)).sql
+    given = worklist.source(INFO, columns=KEPT)
+    for done in (Done("f1"), Done("f1", ANSWERS), Done("f1", None, FAILURES), Done("f1", ANSWERS, FAILURES)):
+        yield worklist.count_query(given, done).sql
+        for retry in RetryFailed:
+            rows = worklist.rows_query(given, done, retry, 10, 4000)
+            yield rows.sql
+            yield worklist.create_query(WORKLIST, rows, 4000, {"run_id": "r1"}).sql
+    yield views.latest_sql(ANSWERS)
+    yield views.latest_sql(ANSWERS, "f1")
+    yield views.failures_open_sql(ANSWERS, FAILURES)
+    yield from run_by_functions()
+
+
+def run_by_functions() -> list[str]:
+    """What the functions that run their own SQL would run; one made-up row lets them go on to their next query."""
+    caught: list[str] = []
+
+    def catch(_endpoint: Any, query: Query, _job: Any = None) -> list[dict[str, Any]]:
+        caught.append(query.sql)
+        names = (
+            "asked",
+            "answered",
+            "failed",
+            "not_asked",
+            "stray",
+            "total_tokens",
+            "cost_usd",
+            "paid",
+            "priced",
+            "usd",
+        )
+        texts = {"sizes": "1:2", "reason": "blocked", "key": "k", "fingerprint": "f1", "settings": None}
+        return [{**dict.fromkeys(names, 1), **texts, "answers": 1, "last_at": NOW, "newest": NOW}]
+
+    for module in (books, read, worklist):
+        module.run = catch  # type: ignore[attr-defined]
+    nowhere: Any = None
+    ours = {"answers": ANSWERS, "failures": FAILURES}
+    books.audit(nowhere, worklist=WORKLIST, **ours, run_id="r1", since=NOW)
+    for since in (None, NOW):
+        books.spent(nowhere, **ours, fingerprint="f1", since=since)
+    books.other_fingerprints(nowhere, answers=ANSWERS, runs=RUNS, task="t", fingerprint="f1")
+    books.run_lines(nowhere, RUNS, "r1")
+    for fingerprint in (None, "f1"):
+        books.last_run(nowhere, RUNS, fingerprint)
+    books.open_runs(nowhere, RUNS, "f1")
+    books.halted(nowhere, RUNS, "r1")
+    books.last_sign_of_life(nowhere, ANSWERS, FAILURES, run_id="r1", since=NOW)
+    worklist.shards(nowhere, WORKLIST, 10)
+    read.keys_written(nowhere, WORKLIST, Shard(1, 2, 3), **ours, run_id="r1", since=NOW)
+    return caught
+
+
+def type_of(field: Field) -> Any:
+    if field.fields:
+        made = TypeFactory.create_struct_type([(inner.name, type_of(inner)) for inner in field.fields])
+    else:
+        kind = field.type.replace("FLOAT64", "DOUBLE")
+        made = TypeFactory.create_simple_type(getattr(TypeKind, f"TYPE_{kind}"))
+    return TypeFactory.create_array_type(made) if field.repeated else made
+
+
+def analyser() -> Analyzer:
+    language = LanguageOptions.maximum_features()
+    language.reserved_keywords = ["QUALIFY"]
+    statement_kinds = [
+        name for name in dir(ResolvedNodeKind) if name.startswith("RESOLVED_") and name.endswith("_STMT")
+    ]
+    language.supported_statement_kinds = [getattr(ResolvedNodeKind, name) for name in statement_kinds]
+    worklist_fields = [Field("shard", "INT64"), *(Field(name, "STRING") for name in ("key", "gcs_uri", "problem"))]
+    worklist_fields += [Field(column.name, column.type.replace("JSON", "STRING")) for column in KEPT]
+    catalog = CatalogBuilder("catalog")
+    for name, fields in (
+        (INPUT, FIELDS),
+        (WORKLIST, worklist_fields),
+        (ANSWERS, [Field(column.name, column.type) for column in answer_columns(KEPT)]),
+        (FAILURES, [Field(column.name, column.type) for column in FAILURE_COLUMNS]),
+        (RUNS, [Field(column.name, column.type) for column in RUN_COLUMNS]),
+    ):
+        table = TableBuilder(name.table)
+        for field in fields:
+            table.add_column(field.name, type_of(field))
+        catalog.add_table(table.build())
+    functions = ZetaSQLBuiltinFunctionOptions(language_options=language)
+    options = AnalyzerOptions(language_options=language, allow_undeclared_parameters=True)
+    return Analyzer(options, catalog.with_builtin_functions(functions).build())
+
+
+def main() -> int:
+    check, refused, checked = analyser(), 0, 0
+    for sql in statements():
+        checked += 1
+        try:
+            check.analyze_statement(re.sub(r"`demo-project`\.`ds`\.`(\w+)`", r"\1", sql))
+        except Exception as error:  # noqa: BLE001  whatever it says, the statement is to be shown
+            refused += 1
+            print(f"{error}\n{sql}\n")
+    print(f"{checked} statements, {refused} refused")
+    return 1 if refused else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,16 +10,16 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 TRIP_AFTER = 20
-"""Suspects in a row that stop new calls."""
-CALLS_BEFORE_SUCCESS = 50
-"""Calls in flight at most until the first success of a process: what a run that cannot work at all may cost."""
-CALLS_IN_DOUBT = 80
-"""Calls sent since the first open suspect after which a quarter of `TRIP_AFTER` suspects is enough to stop."""
-PROBES = 5
-"""Calls in flight at most, and twice as many suspects in a row, while a stopped run is tried once more."""
+"""Open suspects that stop new calls."""
+CALLS_IN_DOUBT = 60
+"""Calls sent since the first open suspect after which a quarter of `TRIP_AFTER` is enough to stop."""
 UNUSUAL = 3.0
 """How many times the usual share of suspects is no longer chance. Where one image in five is missing, calls that fail
 at once outrun the successes that would clear them; that alone must not stop a run."""
+CALLS_BEFORE_SUCCESS = 50
+"""Calls in flight at most until the first success of a process: what a run that cannot work at all may cost."""
+PROBES = 10
+"""Calls that a stopped run may try, where there is reason to."""
 
 OUTAGE_ERRORS = 5
 """Errors in a row, without a success, that make an outage; one at least of a call sent after the first of them."""
@@ -43,11 +43,12 @@ class Breaker(Generic[T]):
     until a call succeeds that was sent after it had landed: that shows that the run works, so the fault was the
     row's. Calls that were sent before do not show it, and with a long tail they go on succeeding for long.
 
-    New calls stop after `TRIP_AFTER` suspects in a row without any success between them. They also stop with so many
-    suspects open, or with a quarter of that once `CALLS_IN_DOUBT` calls were sent since the first, if that is more than
-    `UNUSUAL` times the share of suspects that this run is used to. They go on with the first success that clears a
-    suspect. When everything has landed without one, the run halts; unless calls sent before the fault did succeed, or
-    parts of split packs wait to be asked: then a few probes decide.
+    New calls stop when `TRIP_AFTER` suspects are open, or a quarter of that once `CALLS_IN_DOUBT` calls were sent since
+    the first landed; in both cases only if, among the calls that were sent from the first to the last of them, they are
+    more than `UNUSUAL` times the share of suspects that this run is used to. They go on when successes have cleared
+    enough. When everything in flight has landed without a success, the run halts. A success meanwhile, though of a call
+    sent before, is reason for a few probes; so are parts of split packs that wait to be asked. One probe that succeeds
+    clears all; when all have failed, the run halts.
 
     Calls are numbered in the order of sending, from 1. `T` is whatever stands for a suspect that is held.
     """
@@ -56,64 +57,74 @@ class Breaker(Generic[T]):
         self.succeeded = False
         self.stopped = False
         self.held = 0
-        self._open: deque[tuple[int, T | None]] = deque()  # (calls sent when it landed, suspect)
-        self._streak = 0
-        self._usual = 0.0
-        self._probing = False
-        self._other_success = False
+        self._sent = 0
+        # (calls sent when it landed, its own number, what is held)
+        self._open: deque[tuple[int, int, T | None]] = deque()
+        self._usual = 0.0  # share of suspects among the last few hundred landings
+        self._stopped_at = 0  # calls sent before
+        self._may_send = 0  # while stopped: the number of the last call that may be sent
+        self._probes_failed = 0
 
-    def limit(self, window: int) -> int:
-        """Calls that may be in flight now, of a window of so many."""
+    def next_number(self) -> int:
+        """The number of a call that is sent now."""
+        self._sent += 1
+        return self._sent
+
+    def lets_go(self, in_flight: int, window: int) -> bool:
+        """Whether one more call may be sent, with so many in flight of a window of so many."""
         if self.stopped:
-            return 0
-        if self._probing:
-            return min(window, PROBES)
-        return window if self.succeeded else min(window, CALLS_BEFORE_SUCCESS)
+            return self._sent < self._may_send and in_flight < window
+        return in_flight < (window if self.succeeded else min(window, CALLS_BEFORE_SUCCESS))
 
     def success(self, number: int) -> list[T]:
         """Call `number` succeeded. Returns the suspects that are thereby known to be faults of their rows."""
         self.succeeded = True
-        self._streak = 0
         self._usual -= self._usual / 200
         if not self._open:
             return []
+        is_probe = self.stopped and number > self._stopped_at
         cleared = []
-        while self._open and self._open[0][0] < number:
-            cleared.append(self._open.popleft()[1])
+        while self._open and (is_probe or self._open[0][0] < number):
+            cleared.append(self._open.popleft()[2])
             self._usual += (1 - self._usual) / 200
-        if cleared:
-            self.stopped = self._probing = self._other_success = False
-        else:
-            self._other_success = True
+        if self.stopped:
+            self.stopped = self._alarming()
+            if not self._may_send:
+                self._may_send = self._sent + PROBES
         return self._known(cleared)
 
-    def suspect(self, sent: int, suspect: T | None) -> None:
-        """A suspect landed after so many calls had been sent. None: it need not be held, it is a pack to be split."""
-        self._streak += 1
-        self._open.append((sent, suspect))
+    def suspect(self, number: int, suspect: T | None) -> None:
+        """Call `number` failed, and the run may be at fault. None: nothing is to be held, it is a pack to be split."""
+        self._open.append((self._sent, number, suspect))
         self.held += suspect is not None
-        found, since = len(self._open), sent - self._open[0][0]
-        enough = TRIP_AFTER if since < CALLS_IN_DOUBT else TRIP_AFTER // 4
-        unusual = found > min(UNUSUAL * self._usual, (1 + self._usual) / 2) * since
-        if self._probing:
-            self.stopped = self._streak >= 2 * PROBES
-        elif self._streak >= TRIP_AFTER or (found >= enough and unusual):
-            if not self.stopped:
-                self._other_success = False
+        if self.stopped:
+            self._probes_failed += number > self._stopped_at and suspect is not None
+        elif self._alarming():
             self.stopped = True
+            self._stopped_at = self._sent
+            self._may_send = self._probes_failed = 0
 
     def landed(self, parts_waiting: bool) -> Verdict:
         """New calls are stopped and none is in flight. `parts_waiting`: parts of split packs are yet to be asked."""
-        if not self._probing and (self._other_success or parts_waiting):
-            self._probing, self.stopped, self._streak = True, False, 0
-            return Verdict.GO_ON
-        return Verdict.HALT
+        if self._probes_failed >= PROBES or not (self._may_send or parts_waiting):
+            return Verdict.HALT
+        self._may_send = self._sent + PROBES  # the probes so far told nothing: they were rejected, timed out or split
+        return Verdict.GO_ON
 
     def settle(self) -> list[T]:
-        """Nothing is left to ask. Returns all that is held: too few to blame the run. The count in a row goes on."""
-        rest = [suspect for _, suspect in self._open]
-        self._open.clear()
+        """Nothing is left to ask. Returns all that is held: too few to blame the run. They still count as open."""
+        rest = [suspect for _, _, suspect in self._open]
+        self._open = deque((sent, number, None) for sent, number, _ in self._open)
         return self._known(rest)
+
+    def _alarming(self) -> bool:
+        """Whether so many suspects are open that calls must stop."""
+        if not self._open:
+            return False
+        landed_at, first, _ = self._open[0]
+        found, among = len(self._open), self._open[-1][1] - first + 1
+        enough = TRIP_AFTER if self._sent - landed_at < CALLS_IN_DOUBT else TRIP_AFTER // 4
+        return found >= enough and found > min(UNUSUAL * self._usual, (3 + self._usual) / 4) * among
 
     def _known(self, suspects: list[T | None]) -> list[T]:
         known = [suspect for suspect in suspects if suspect is not None]

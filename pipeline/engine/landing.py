@@ -16,6 +16,11 @@ from pipeline.engine.ledger import Flight, Ledger
 from pipeline.engine.pace import Pace
 from pipeline.engine.policy import Limits, Retry, RunFault, decide, for_quota, transient
 
+LAST_ROWS = 20
+"""Fewer jobs than that, with nothing more to send, are the end of the work."""
+LAST_ROWS_SECS = 90.0
+"""How long those are given while nothing succeeds: more than the minute's pause that a service may take."""
+
 
 class Landing:
     """Judges landings by policy, pace and breaker, and books them in the ledger."""
@@ -144,12 +149,15 @@ class Landing:
     def _judge(self, flight: Flight, error: CallError, now: float) -> bool:
         """Does what the policy says; returns whether the job is to be told now that it failed."""
         passing = transient(error)
-        if passing and self._outage.error(now, flight.sent_at, id(flight)):
+        if passing and self._outage.error(now, flight.sent_at, id(flight)) and not self._is_end_of_work():
             self._pace.collapse(now)
         # UNAVAILABLE is never a row's fault: the second in a row of a job, without any success in between, is an
         # outage. Other errors may be, and a single row that fails for ever must not pass for one.
         outage = self._outage.wide or (error.code == "UNAVAILABLE" and flight.error_at > self._success_at)
-        refreshed = not self._can_refresh or flight.sent_at > self.refreshed_at > self._success_at
+        if passing:
+            self._since(flight, now)
+        outage = outage and not self._is_last_straggler(flight, now)
+        refreshed = not self._can_refresh or flight.sent_at >= self.refreshed_at > self._success_at
         history = flight.history(now, outage=outage, refreshed=refreshed)
         decision = decide(error, history, self._limits, self._random())
         flight.error = error
@@ -180,10 +188,26 @@ class Landing:
             return True
         self._suspect = error
         hold = flight.rows == 1  # a pack is split at once: that files nothing
-        self._breaker.suspect(self._ledger.counts.sent, flight if hold else None)
+        self._breaker.suspect(flight.number, flight if hold else None)
         if hold:
             self._ledger.hold(flight)
         return not hold
+
+    def _since(self, flight: Flight, now: float) -> None:
+        """Books since when the job fails without any success of the process, and whether it did before one."""
+        if flight.error_at <= self._success_at or flight.failing_since == math.inf:
+            flight.failed_alone |= -math.inf < flight.error_at <= self._success_at
+            flight.failing_since = now
+
+    def _is_last_straggler(self, flight: Flight, now: float) -> bool:
+        """At the end of the work only rows that fail are left, and no success can tell them from an outage: they are to
+        end. At once where others succeeded between two errors of the row, else after a pause such as services have."""
+        if not self._is_end_of_work():
+            return False
+        return flight.failed_alone or now - flight.failing_since >= LAST_ROWS_SECS
+
+    def _is_end_of_work(self) -> bool:
+        return not self._ledger.turns.wanting and self._ledger.open - self._breaker.held < LAST_ROWS
 
     def _retry(self, flight: Flight, retry: Retry, now: float) -> None:
         if self._ledger.over or flight.lane.closed:
@@ -194,7 +218,7 @@ class Landing:
             flight.spent_secs += now - flight.sent_at + retry.delay_secs
         if flight.error is not None and not for_quota(flight.error):
             self._ledger.counts.retries += 1
-        if retry.refresh and self.refreshed_at < flight.sent_at:
+        if retry.refresh and self.refreshed_at <= flight.sent_at:
             self.refreshing = True
             self._ledger.timer.set()
         self._ledger.put_off(flight, now + retry.delay_secs)

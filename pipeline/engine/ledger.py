@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipeline.engine.lane import Lane
 
 
-class EngineHalted(Exception):  # noqa: N818 - the run ended, as pipeline.errors.Halted says; nobody made an error
+class EngineHalted(Exception):
     """The run stopped itself for a reason that no row can mend. `reason` is one line."""
 
     def __init__(self, reason: str) -> None:
@@ -41,6 +41,8 @@ class Flight:
     rejections: int = 0
     rejected_at: float = math.inf  # first rejection for quota
     error_at: float = -math.inf  # last error that said nothing of the request
+    failing_since: float = math.inf  # the first of those since some call of the process succeeded
+    failed_alone: bool = False  # it failed, then others succeeded, then it failed again
     spent_secs: float = 0.0  # of the row's deadline
     error: CallError | None = None  # the last
     fault: Fault | None = None  # once given up
@@ -131,7 +133,8 @@ class Ledger:
     def full(self, rows: int) -> bool:
         """Whether a landing has to come first: before a job of so many new rows, or before a retry (0)."""
         window = self._limits.max_in_flight
-        return self.in_flight >= self._breaker.limit(window) or (rows > 0 and self.open_rows + rows > 2 * window * rows)
+        crowded = rows > 0 and self.open_rows + rows > 2 * window * rows
+        return crowded or not self._breaker.lets_go(self.in_flight, window)
 
     # A job's way.
 
@@ -143,8 +146,7 @@ class Ledger:
 
     def depart(self, flight: Flight, now: float) -> int:
         """It takes a slot for a call that leaves now. Returns the call's number: 1, 2, 3 ..."""
-        self.counts.sent += 1
-        number = self.counts.sent
+        self.counts.sent = number = self._breaker.next_number()
         limits = self._limits
         timeout = min(limits.call_timeout_secs, max(1.0, limits.row_deadline_secs - flight.spent_secs))
         flight.flying = True

@@ -122,7 +122,9 @@ class Pace:
         if self._left_at <= self._held_at and self.rate < self._ceiling and not self._probing:
             self._grow(now, 2.0 ** (min(now - self._left_at, 1.0) / max(1.0, self._round_trip_secs)))
         interval = 1 / min(self.rate, self._cap)
-        self._due = max(self._due, now - _LAG_SECS) + interval
+        if self._next < now - _LAG_SECS:
+            self._due = now - _LAG_SECS
+        self._due += interval
         self._next = self._due + self._random() * JITTER * interval
         self._left_at = now
         self._sent.add(now)

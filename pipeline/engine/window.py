@@ -211,7 +211,7 @@ class Engine:
                 self._turns.sleep(lane)
                 return max(ledger.end_at - self._now(), 1e-3) if ledger.over else math.inf
             rest = self._breaker.settle()
-            if self._breaker.stopped:  # stopped while in doubt: they may be the run's fault, so they were not asked
+            if ledger.over and self._breaker.stopped:  # ended while in doubt: they may be the run's fault
                 for flight in rest:
                     ledger.unhold(flight)
                     ledger.drop(flight)

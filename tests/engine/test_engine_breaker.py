@@ -1,0 +1,173 @@
+"""The circuit breaker and the watch for outages, without an engine."""
+
+from __future__ import annotations
+
+from pipeline.engine import Breaker
+from pipeline.engine.breaker import CALLS_BEFORE_SUCCESS, OUTAGE_GAP_SECS, PROBES, TRIP_AFTER, Outage, Verdict
+
+
+def working() -> Breaker[str]:
+    """A breaker that has seen one success."""
+    breaker = Breaker[str]()
+    breaker.success(breaker.next_number())
+    return breaker
+
+
+def fail(breaker: Breaker[str], count: int) -> None:
+    for _ in range(count):
+        number = breaker.next_number()
+        breaker.suspect(number, f"row {number}")
+
+
+def test_until_the_first_success_few_calls_are_in_flight() -> None:
+    breaker = Breaker[str]()
+    assert breaker.lets_go(CALLS_BEFORE_SUCCESS - 1, 4000)
+    assert not breaker.lets_go(CALLS_BEFORE_SUCCESS, 4000)
+    assert not breaker.lets_go(10, 10)
+    breaker.success(breaker.next_number())
+    assert breaker.lets_go(3999, 4000)
+    assert not breaker.lets_go(4000, 4000)
+
+
+def test_a_suspect_is_held_until_a_call_sent_after_it_landed_succeeds() -> None:
+    breaker = working()
+    suspect, before = breaker.next_number(), breaker.next_number()
+    breaker.suspect(suspect, "row")
+    after = breaker.next_number()
+    assert breaker.success(before) == []
+    assert breaker.held == 1
+    assert breaker.success(after) == ["row"]
+    assert breaker.held == 0
+
+
+def test_twenty_suspects_stop_new_calls_and_without_a_success_the_run_halts() -> None:
+    breaker = working()
+    fail(breaker, TRIP_AFTER - 1)
+    assert not breaker.stopped
+    fail(breaker, 1)
+    assert breaker.stopped
+    assert not breaker.lets_go(0, 4000)
+    assert breaker.landed(parts_waiting=False) is Verdict.HALT
+
+
+def test_a_success_between_starts_the_count_anew() -> None:
+    breaker = working()
+    for _ in range(10):
+        fail(breaker, TRIP_AFTER - 1)
+        assert len(breaker.success(breaker.next_number())) == TRIP_AFTER - 1
+    assert not breaker.stopped
+
+
+def test_calls_sent_before_the_fault_that_still_succeed_do_not_hide_it() -> None:
+    breaker = working()
+    old = [breaker.next_number() for _ in range(1000)]
+    for number in old[:TRIP_AFTER]:
+        fail(breaker, 1)
+        breaker.success(number)
+    assert breaker.stopped
+
+
+def test_a_stopped_run_is_tried_again_when_calls_sent_before_succeed() -> None:
+    breaker = working()
+    old = breaker.next_number()
+    fail(breaker, TRIP_AFTER)
+    assert not breaker.lets_go(1, 4000)
+    breaker.success(old)
+    probes = []
+    while breaker.lets_go(len(probes), 4000):
+        probes.append(breaker.next_number())
+    assert len(probes) == PROBES
+    assert len(breaker.success(probes[0])) == TRIP_AFTER
+    assert not breaker.stopped
+    assert breaker.lets_go(100, 4000)
+
+
+def test_when_all_probes_fail_the_run_halts() -> None:
+    breaker = working()
+    old = breaker.next_number()
+    fail(breaker, TRIP_AFTER)
+    breaker.success(old)
+    fail(breaker, PROBES)
+    assert not breaker.lets_go(0, 4000)
+    assert breaker.landed(parts_waiting=False) is Verdict.HALT
+
+
+def test_probes_that_were_only_rejected_are_followed_by_others() -> None:
+    breaker = working()
+    old = breaker.next_number()
+    fail(breaker, TRIP_AFTER)
+    breaker.success(old)
+    for _ in range(PROBES):
+        breaker.next_number()
+    assert breaker.landed(parts_waiting=False) is Verdict.GO_ON
+    assert breaker.lets_go(0, 4000)
+
+
+def test_parts_of_packs_are_tried_before_a_run_of_failing_packs_halts() -> None:
+    breaker = Breaker[str]()
+    for _ in range(TRIP_AFTER):
+        breaker.suspect(breaker.next_number(), None)
+    assert breaker.stopped
+    assert breaker.held == 0
+    assert breaker.landed(parts_waiting=True) is Verdict.GO_ON
+    fail(breaker, PROBES)
+    assert breaker.landed(parts_waiting=True) is Verdict.HALT
+
+
+def test_a_share_of_suspects_that_is_usual_stops_nothing() -> None:
+    """One image in five is missing, and says so at once; successes take as long as 300 calls."""
+    breaker = working()
+    in_flight: list[int] = []
+    stops = 0
+    for row in range(20_000):
+        number = breaker.next_number()
+        if row % 5 == 0:
+            stopped = breaker.stopped
+            breaker.suspect(number, "row")
+            stops += breaker.stopped and not stopped
+        else:
+            in_flight.append(number)
+        if len(in_flight) > 300:
+            breaker.success(in_flight.pop(0))
+    assert stops <= 1
+    assert not breaker.stopped
+
+
+def test_suspects_of_small_bundles_that_were_settled_still_count() -> None:
+    breaker = working()
+    for _ in range(4):
+        fail(breaker, 5)
+        settled = breaker.settle()
+        assert len(settled) == 5
+        assert breaker.held == 0
+    assert breaker.stopped
+
+
+def test_an_outage_begins_when_calls_sent_after_the_first_error_fail_too() -> None:
+    outage = Outage()
+    began = [outage.error(now=10.0 + row / 100, sent_at=9.0, row=row) for row in range(80)]
+    assert not any(began)
+    assert not outage.active
+    assert outage.error(now=11.0, sent_at=10.5, row=99)
+    assert outage.wide
+    assert outage.secs(40.0) == 30.0
+    outage.success()
+    assert not outage.active
+    assert outage.secs(50.0) == 0.0
+
+
+def test_one_row_that_fails_for_ever_is_no_wide_outage() -> None:
+    outage = Outage()
+    for attempt in range(50):
+        outage.error(now=10.0 + attempt, sent_at=9.5 + attempt, row=1)
+    assert outage.active
+    assert not outage.wide
+
+
+def test_errors_far_apart_are_not_one_outage() -> None:
+    outage = Outage()
+    for hour in range(20):
+        at = 3600.0 * hour
+        assert not outage.error(now=at + 1, sent_at=at, row=hour)
+        assert outage.secs(at + 1) == 0
+    assert OUTAGE_GAP_SECS < 3600

@@ -31,6 +31,7 @@ LOCAL = [
     "numpy",  # the stand-in looks at pixels
     "cryptography",  # a certificate for the stand-in's TLS
 ]
+STATS = ["scikit-learn", "scipy", "statsmodels"]  # evaluate
 DEV = [
     "uv",  # writes the lock files
     "pytest",
@@ -51,5 +52,5 @@ setup(
     packages=find_packages(include=["pipeline", "pipeline.*"]),
     package_data={"pipeline": ["tasks/*.yaml", "gemini/*.yaml"]},
     install_requires=REQUIREMENTS,
-    extras_require={"local": LOCAL, "dev": [*LOCAL, *DEV]},
+    extras_require={"local": LOCAL, "stats": STATS, "dev": [*LOCAL, *STATS, *DEV]},
 )

@@ -36,7 +36,6 @@ def main(argv: Sequence[str]) -> int:
         root = Path(folder)
         status.update(f"drawing {_PICTURES} pictures")
         pictures = samples.draw_samples(root, _PICTURES)
-        sign = "ASSET_CLASS_ROAD_SIGN"
         bad = samples.bad_rows(root, pictures)
         status.update("starting a BigQuery emulator and a stand-in of Vertex AI on this machine")
         with BigQueryEmulator() as bigquery, VertexStandIn(root, latency_secs=0.3, latency_p99_secs=2.0) as vertex:
@@ -50,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
                 f"--input_table={table}",
                 f"--output_table={_ANSWERS}",
                 "--task=road_signs",
-                f"--where=asset_type = '{sign}'",
+                "--where=asset_type = 'ASSET_CLASS_ROAD_SIGN'",
                 "--max_failure_ratio=1",
             ]
             console.note("python -m pipeline classify \\\n  " + " \\\n  ".join(map(_quoted, flags)) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import logging
 import queue
 import re
 import threading
@@ -15,10 +16,12 @@ from pipeline.errors import ConfigError
 from pipeline.rows import Column
 
 LONGEST_DELAY_SECS = 5.0
-OK, INVALID_ARGUMENT, NOT_FOUND = 0, 3, 5  # https://grpc.github.io/grpc/core/md_doc_statuscodes.html
+OK, INVALID_ARGUMENT, NOT_FOUND, INTERNAL = 0, 3, 5, 13  # https://grpc.github.io/grpc/core/md_doc_statuscodes.html
 _FINAL_CODES = frozenset({7, 9, 12, 16})  # PERMISSION_DENIED, FAILED_PRECONDITION, UNIMPLEMENTED, UNAUTHENTICATED
 _TRACE_ID = "gemini-image-pipeline"
 _RPC_TIMEOUT_SECS = 30.0
+
+_log = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
@@ -91,6 +94,9 @@ class Connection:
                 self._on_response(self, response)
         except grpc.RpcError as error:
             self._on_end(self, error.code().value[0], f"{error.code().name}: {error.details()}")
+        except Exception as error:  # noqa: BLE001  a thread's boundary: else what is in flight waits for ever
+            _log.exception("a response of %s could not be read", self._stream)
+            self._on_end(self, INTERNAL, repr(error))
         else:
             self._on_end(self, OK, "the service closed the stream")
 

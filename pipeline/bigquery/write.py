@@ -309,8 +309,9 @@ class RowWriter:
                 return
             batch = connection.in_flight.popleft()
             error = response.error
-            if response.row_errors:
-                bad = {int(row.index): row.message for row in response.row_errors}
+            named = {int(row.index): row.message for row in response.row_errors}
+            bad = {index: said for index, said in named.items() if 0 <= index < len(batch.entries)}
+            if bad:
                 self._reject([(batch.entries[index], said) for index, said in bad.items()])
                 # The service took none of them: the others go again, without those.
                 rest = [entry for index, entry in enumerate(batch.entries) if index not in bad]

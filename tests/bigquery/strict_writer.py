@@ -114,8 +114,10 @@ class StrictWriter:
             yield response
 
     @staticmethod
-    def _refused(fault: tuple[int, str]) -> types.AppendRowsResponse:
-        return types.AppendRowsResponse(error={"code": fault[0], "message": fault[1]})
+    def _refused(fault: tuple[Any, ...]) -> types.AppendRowsResponse:
+        """`(code, message)`, or with the indices of rows that it names as bad."""
+        named = [types.RowError(index=index, message="cannot take it") for index in fault[2]] if len(fault) > 2 else []
+        return types.AppendRowsResponse(error={"code": fault[0], "message": fault[1]}, row_errors=named)
 
     def _take(self, table: pa.Table) -> types.AppendRowsResponse:
         known = {column.name for column in self.columns or ()}

@@ -9,6 +9,7 @@ import requests.exceptions
 from google.api_core import exceptions
 from table_rows import NOW
 
+from pipeline.bigquery import query
 from pipeline.bigquery.client import Endpoint, explained
 from pipeline.bigquery.names import TableName
 from pipeline.bigquery.query import Query, dry_run, run
@@ -109,3 +110,10 @@ def test_a_dry_run_gives_bytes_and_refuses_an_unknown_table(endpoint, dataset, n
     with pytest.raises(exceptions.NotFound):
         dry_run(endpoint, Query(f"SELECT * FROM {name('nope').sql}"))
     assert isinstance(name("nope"), TableName)
+
+
+def test_a_job_carries_its_labels_and_its_limit_made_valid():
+    config = query._config(Query("SELECT 1"), query.Job({"run_id": "2026.Run"}, maximum_bytes_billed=10))
+    assert config.labels == {"run_id": "2026_run"}
+    assert config.maximum_bytes_billed == 10
+    assert not config.use_legacy_sql

@@ -234,6 +234,29 @@ def test_open_tells_before_anything_is_paid_what_will_not_pass(service):
         RowWriter(endpoint_of(service), TABLE, COLUMNS, **FAST).open()
 
 
+def test_a_bug_in_the_writer_s_thread_is_raised_to_those_who_wait_and_hangs_nobody(service, opened):
+    class Broken(dict):
+        def get(self, name, default=None):
+            if name == "text":
+                raise ZeroDivisionError
+            return super().get(name, default)
+
+    writer = opened()
+    bundle = append_all(writer, [*rows("a"), Broken(key="b")])
+    with pytest.raises(WriteError, match="bug in the writer: ZeroDivisionError"):
+        bundle.wait()
+    writer.flush()
+    with pytest.raises(ValueError, match="after close"):
+        writer.bundle().append(rows("c")[0])
+
+
+def test_rows_that_are_named_but_were_not_sent_fail_the_bundle(service, opened):
+    service.faults.append((3, "Errors found", [7]))
+    bundle = append_all(opened(), rows("a"))
+    with pytest.raises(WriteError, match="Errors found"):
+        bundle.wait()
+
+
 def test_close_flushes_and_can_be_called_again(service, opened):
     writer = opened(flush_secs=60.0)
     append_all(writer, rows("a", "b"))

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import enum
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -186,8 +187,17 @@ class Failure:
             "classification": self.classification,
             "run_id": self.run_id,
             "failed_at": self.failed_at,
-            "row": json.dumps(dict(self.columns), default=str, ensure_ascii=False),
+            "row": _as_json(self.columns),
         }
+
+
+def _as_json(columns: Mapping[str, Any]) -> str:
+    """A row's columns as JSON that BigQuery takes: a number that is none (NaN, infinity) becomes its name."""
+    finite = {
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in columns.items()
+    }
+    return json.dumps(finite, default=str, ensure_ascii=False)
 
 
 _USAGE_COLUMNS = (

@@ -3,10 +3,12 @@
 import argparse
 import contextlib
 import io
+import os
 import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import (
@@ -18,6 +20,7 @@ from apache_beam.options.pipeline_options import (
     StandardOptions,
     WorkerOptions,
 )
+from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 
 from pipeline import graph, options
 from pipeline.errors import ConfigError
@@ -63,7 +66,37 @@ def beam_options(argv: Sequence[str], given: Options) -> PipelineOptions:
     standard = made.view_as(StandardOptions)
     standard.runner = _LOCAL_RUNNER if given.runner == "DirectRunner" else given.runner
     made.view_as(SetupOptions).save_main_session = False  # all that workers need is importable
+    if not is_local(given):
+        _check_dataflow(made)
     return made
+
+
+def _check_dataflow(made: PipelineOptions) -> None:
+    """What the job will need. Beam would miss it only after the first call was paid, or on the workers.
+
+    Raises:
+        ConfigError: what is missing or wrong.
+    """
+    cloud, setup = made.view_as(GoogleCloudOptions), made.view_as(SetupOptions)
+    cloud.project = cloud.project or os.environ.get("GOOGLE_CLOUD_PROJECT")
+    if not cloud.region:
+        raise ConfigError("--region is missing: where the Dataflow job runs, such as us-central1")
+    if not cloud.temp_location:
+        raise ConfigError("--temp_location is missing: a folder for the Dataflow job's files, gs://BUCKET/FOLDER")
+    if setup.setup_file:
+        file = Path(setup.setup_file)
+        if not file.is_file():
+            raise ConfigError(f"--setup_file={file}: no such file; in the package's source it is ./setup.py")
+        setup.setup_file = str(file.absolute())  # Beam fails on a name without a directory
+    elif not (made.view_as(WorkerOptions).sdk_container_image or setup.extra_packages):
+        raise ConfigError(
+            "the workers would lack this package: add --setup_file=./setup.py in the package's source, or "
+            "--sdk_container_image with an image that holds it (docs/dataflow.md)"
+        )
+    validator = PipelineOptionsValidator(made, runner=None)  # of all its checks, those that make no calls
+    faults = [*validator.validate_cloud_options(cloud), *validator.validate_gcs_path(cloud, "temp_location")]
+    if faults:
+        raise ConfigError("; ".join(" ".join(fault.split()) for fault in faults))
 
 
 def is_local(given: Options) -> bool:

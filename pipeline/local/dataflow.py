@@ -115,8 +115,7 @@ class Dataflow:
     def environment(self, directory: Path) -> dict[str, str]:
         """Variables with which Google's libraries find this service and get tokens from it; writes a key of our own."""
         key = directory / "credentials.json"
-        if not key.exists():
-            write_service_account(key, f"{self.address}/token", "demo-project")
+        write_service_account(key, f"{self.address}/token", "demo-project")
         return {
             "HTTP_PROXY": self.address,
             "HTTPS_PROXY": self.address,  # which it refuses: what google-auth looks up beside tokens stays here too

@@ -88,28 +88,47 @@ def run(python: Path, staged: Path, options: Mapping[str, Any], directory: Path)
         options: the pipeline options of the job, as the service has them.
         directory: for the workers' files.
     """
-    from apache_beam.options.pipeline_options import PipelineOptions
-    from apache_beam.portability import common_urns
-    from apache_beam.portability.api import beam_provision_api_pb2, beam_runner_api_pb2
-    from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo, FnApiRunner
-
     shutil.copytree(staged, directory / "staged")
-    # A Struct has only doubles. The service gives whole numbers back as such.
-    whole = {
-        name: int(value) if isinstance(value, float) and value.is_integer() else value
-        for name, value in options.items()
-    }
-    (directory / "options.json").write_text(json.dumps(whole), "utf-8")
-    pipeline = beam_runner_api_pb2.Pipeline.FromString((staged / "pipeline.pb").read_bytes())
+    (directory / "options.json").write_text(json.dumps(_whole(options)), "utf-8")
     start = (
         f"cd {directory} && exec env -u PYTHONPATH SEMI_PERSISTENT_DIRECTORY={directory} "
         f"PIPELINE_OPTIONS_FILE={directory}/options.json {python} -P -m apache_beam.runners.worker.sdk_worker_main"
     )
-    for worker in pipeline.components.environments.values():
-        assert worker.urn == common_urns.environments.DOCKER.urn
-        worker.urn = "beam:env:harness_subprocess_python:v1"
-        worker.payload = start.encode()
-        del worker.dependencies[:]
-    runner = FnApiRunner(provision_info=ExtendedProvisionInfo(beam_provision_api_pb2.ProvisionInfo()))
-    result = runner.run_via_runner_api(pipeline, PipelineOptions([]))
-    return str(result.wait_until_finish())
+    return _run((staged / "pipeline.pb").read_bytes(), "beam:env:harness_subprocess_python:v1", start.encode(), options)
+
+
+def on_a_worker_pool(pipeline: bytes, address: str, options: Mapping[str, Any]) -> str:
+    """Run a staged pipeline with the workers that the pool at `address` starts; how it ended."""
+    from apache_beam.portability import common_urns
+    from apache_beam.portability.api import beam_runner_api_pb2, endpoints_pb2
+
+    endpoint = endpoints_pb2.ApiServiceDescriptor(url=address)
+    payload = beam_runner_api_pb2.ExternalPayload(endpoint=endpoint).SerializeToString()
+    return _run(pipeline, common_urns.environments.EXTERNAL.urn, payload, options)
+
+
+def _run(serialized: bytes, urn: str, payload: bytes, options: Mapping[str, Any]) -> str:
+    """Run a pipeline as it is, but for where its workers are."""
+    from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.portability import common_urns
+    from apache_beam.portability.api import beam_provision_api_pb2, beam_runner_api_pb2
+    from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo, FnApiRunner
+    from google.protobuf import json_format
+
+    pipeline = beam_runner_api_pb2.Pipeline.FromString(serialized)
+    for workers in pipeline.components.environments.values():
+        assert workers.urn == common_urns.environments.DOCKER.urn
+        workers.urn, workers.payload = urn, payload
+        del workers.dependencies[:]
+    information = beam_provision_api_pb2.ProvisionInfo()
+    json_format.ParseDict(_whole(options), information.pipeline_options)
+    runner = FnApiRunner(provision_info=ExtendedProvisionInfo(information))
+    return str(runner.run_via_runner_api(pipeline, PipelineOptions([])).wait_until_finish())
+
+
+def _whole(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A Struct has only doubles; the service gives whole numbers back as such."""
+    return {
+        name: int(value) if isinstance(value, float) and value.is_integer() else value
+        for name, value in options.items()
+    }

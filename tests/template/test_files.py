@@ -86,3 +86,18 @@ def test_gcloud_makes_a_template_file_of_the_metadata(tmp_path):
         assert made["image"] == spec["image"]
         spec = made
     json_format.ParseDict(spec, dataflow_v1beta3.ContainerSpec()._pb, ignore_unknown_fields=False)
+
+
+def test_the_metrics_that_are_described_are_those_that_are_counted():
+    counted = re.findall(
+        r'(?:_counter\(|distribution\(_NAMESPACE, )"(\w+)"', (ROOT / "pipeline" / "transforms.py").read_text()
+    )
+    described = (ROOT / "docs" / "dataflow.md").read_text("utf-8").partition("**Metrics**")[2].partition("\n\n")[0]
+    assert set(counted) == set(re.findall(r"`(\w+)`", described)) - {"gemini"}
+    assert len(counted) >= 7
+
+
+def test_every_make_target_that_the_documentation_names_is_there():
+    named = set(re.findall(r"`?make (\S+?)[`\s]", (ROOT / "docs" / "dataflow.md").read_text("utf-8"))) - {"test"}
+    targets = set(re.findall(r"^([\w-]+):", (TEMPLATES / "template.mk").read_text("utf-8"), re.MULTILINE))
+    assert named == targets

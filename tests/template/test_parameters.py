@@ -1,6 +1,7 @@
 """Parameters are strings: every one as the launcher passes it, with the flags that the launcher adds."""
 
 import json
+from pathlib import Path
 
 import pytest
 from google.cloud import dataflow_v1beta3
@@ -10,6 +11,7 @@ from pipeline.errors import ConfigError
 from pipeline.local.flex_template import launch, parameter_faults
 from templates import main, metadata
 
+ROOT = Path(__file__).parents[2]
 PARAMETERS = {parameter["name"]: parameter for parameter in metadata.parameters()}
 FIELDS = {field.name: field for field, _ in options.flags()}
 KINDS = options.flag_types()
@@ -29,14 +31,14 @@ def words(**parameters: str) -> list[str]:
             "max_workers": 3,
             "num_workers": 1,
             "machine_type": "e2-standard-2",
-            "service_account_email": "worker@p.iam.gserviceaccount.com",
+            "service_account_email": "worker@demo-project.iam.gserviceaccount.com",
             "subnetwork": "regions/us-central1/subnetworks/private",
             "additional_experiments": ["no_use_multiple_sdk_containers", "a=b"],
             "additional_user_labels": {"team": "maps"},
             "additional_pipeline_options": ["number_of_worker_harness_threads=4"],
         },
     )
-    return main.arguments(launch(given, "p", "us-central1", "2026-01-01_00_00_00-1").words, IMAGE)
+    return main.arguments(launch(given, "demo-project", "us-central1", "2026-01-01_00_00_00-1").words, IMAGE)
 
 
 def read(name: str, value: str) -> object:
@@ -120,3 +122,44 @@ def test_an_image_that_does_not_know_its_name_says_what_to_do_before_anything_is
 def test_labels_of_the_launch_reach_beam():
     made = submit.beam_options(words(), options.parse(words())[0])
     assert [json.loads(label) for label in made.get_all_options()["labels"]] == [{"team": "maps"}]
+
+
+ON_DATAFLOW = {
+    "runner": "DataflowRunner",
+    "project": "demo-project",
+    "region": "us-central1",
+    "temp_location": "gs://bucket/tmp",
+    "sdk_container_image": "image:1",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"region": None}, "--region is missing: where the Dataflow job runs, such as us-central1"),
+        ({"temp_location": None}, "--temp_location is missing: a folder for the Dataflow job's files"),
+        ({"temp_location": "gs://bucket"}, "Did you mean: 'gs://bucket/"),
+        ({"temp_location": "/tmp"}, "Invalid GCS path (/tmp)"),
+        ({"job_name": "Nightly_Run"}, "Invalid job_name (Nightly_Run)"),
+        ({"project": "123"}, "Project ID"),
+        ({"sdk_container_image": None}, "the workers would lack this package: add --setup_file=./setup.py"),
+        (
+            {"setup_file": "none/setup.py"},
+            "--setup_file=none/setup.py: no such file; in the package's source it is ./setup.py",
+        ),
+    ],
+)
+def test_what_dataflow_needs_is_asked_for_in_one_line_before_anything_is_spent(changes, says):
+    argv = [f"--{name}={value}" for name, value in (ON_DATAFLOW | changes).items() if value]
+    with pytest.raises(ConfigError) as error:
+        submit.beam_options(argv, options.parse(argv)[0])
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_bare_setup_file_is_taken_too(monkeypatch):
+    """Beam's own staging fails on a name without a directory."""
+    monkeypatch.chdir(ROOT)
+    argv = [f"--{name}={value}" for name, value in (ON_DATAFLOW | {"setup_file": "setup.py"}).items() if value]
+    made = submit.beam_options(argv, options.parse(argv)[0])
+    assert made.get_all_options()["setup_file"] == str(ROOT / "setup.py")

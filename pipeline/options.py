@@ -56,6 +56,7 @@ OUTPUT = "Output"
 QUESTION = "Question"
 PACE = "Pace and limits"
 MONEY = "Money"
+ACCURACY = "Accuracy"
 SERVICE = "Services"
 RUN = "Run"
 
@@ -156,6 +157,26 @@ class Options:
         False, "Start although another run of the same question seems to be alive; rows may be paid twice.", MONEY
     )
 
+    labels_table: str | None = flag(
+        None,
+        "Table of true answers: a column with the row's key, and one for each question that is labelled.",
+        ACCURACY,
+        regex=_TABLE,
+    )
+    labels_csv: str | None = flag(None, "CSV file of true answers, local or gs://, instead of a table.", ACCURACY)
+    label_key_column: str | None = flag(
+        None, "Column of the labels with the row's key. Default: what --key_column says.", ACCURACY, regex=_NAME
+    )
+    min_accuracy: tuple[str, ...] | None = flag(
+        None,
+        "Ask the labelled rows first, and the others only if the accuracy is shown to be at least this (lower bound of "
+        "its 95 % interval): 0.9 for every labelled question, or QUESTION:0.9, comma-separated.",
+        ACCURACY,
+    )
+    min_recall: tuple[str, ...] | None = flag(
+        None, "Likewise for the recall of a label: QUESTION=LABEL:0.8, comma-separated.", ACCURACY
+    )
+
     project: str | None = flag(None, "Google Cloud project that is billed.", SERVICE, beam=True)
     vertex_location: str | None = flag(
         None, "Location of the model. Default: the input's own (us or eu), never global unless said.", SERVICE
@@ -176,25 +197,66 @@ class Options:
     quiet: bool = flag(False, "Print nothing but the summary.", RUN)
 
     def __post_init__(self) -> None:
-        for field, spec in flags():
+        for field, spec in flags(type(self)):
             _check(field.name, getattr(self, field.name), spec)
 
 
-@functools.cache
-def flags() -> tuple[tuple[dataclasses.Field[Any], FlagSpec], ...]:
-    """All flags in the order of declaration: (field, spec) pairs."""
-    return tuple((field, field.metadata["spec"]) for field in dataclasses.fields(Options))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(Options):
+    """The flags of `evaluate`: those of `classify`, and its own."""
+
+    compare: str | None = flag(
+        None,
+        "A second way of asking, as flags that differ: model=NAME, task=NAME_OR_PATH, images_per_request=8 or another "
+        "flag about the question, comma-separated.",
+        ACCURACY,
+    )
+    json: str | None = flag(None, "File for the figures as JSON, local or gs://.", ACCURACY)
 
 
-@functools.cache
-def flag_types() -> dict[str, type]:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TuningOptions(Options):
+    """The flags of `export_tuning`: those of `classify`, and its own."""
+
+    output: str | None = flag(
+        None, "Folder for train.jsonl and validation.jsonl, local or gs://BUCKET/FOLDER.", ACCURACY, required=True
+    )
+    validation_share: float = flag(
+        0.1, "Share of the examples that go to validation.jsonl, below 1.", ACCURACY, minimum=0
+    )
+    group_column: str | None = flag(
+        None,
+        "Column whose rows stay together in one of the two files, such as views of one asset. Default: asset_id, where "
+        "present.",
+        ACCURACY,
+        regex=_NAME,
+    )
+
+
+_Kind = typing.TypeVar("_Kind", bound=Options)
+
+
+def flags(kind: type[Options] = Options) -> tuple[tuple[dataclasses.Field[Any], FlagSpec], ...]:
+    """All flags of a command in the order of declaration: (field, spec) pairs."""
+    return tuple((field, field.metadata["spec"]) for field in dataclasses.fields(kind))
+
+
+def flag_types(kind: type[Options] = Options) -> dict[str, type]:
     """Name of each flag to its plain type: str, int, float, bool, or tuple for a comma-separated list."""
-    hints = typing.get_type_hints(Options)
-    return {field.name: _plain(hints[field.name]) for field, _ in flags()}
+    hints = typing.get_type_hints(kind)
+    return {field.name: _plain(hints[field.name]) for field, _ in flags(kind)}
 
 
-def parse(argv: Sequence[str]) -> tuple[Options, list[str]]:
-    """Flags to `Options`; what is left over is for Beam's own parser.
+@typing.overload
+def parse(argv: Sequence[str]) -> tuple[Options, list[str]]: ...
+
+
+@typing.overload
+def parse(argv: Sequence[str], kind: type[_Kind]) -> tuple[_Kind, list[str]]: ...
+
+
+def parse(argv: Sequence[str], kind: type[Options] = Options) -> tuple[Options, list[str]]:
+    """Flags to the options of a command; what is left over is for Beam's own parser.
 
     An empty value (`--limit=`) means the default: a template passes empty parameters that way.
 
@@ -202,18 +264,20 @@ def parse(argv: Sequence[str]) -> tuple[Options, list[str]]:
         ConfigError: a value of the wrong form, with the flag, the value and the expected form.
     """
     parser = _Parser(prog="python -m pipeline", add_help=False, allow_abbrev=False)
-    add_arguments(parser)
+    add_arguments(parser, kind)
     known, rest = parser.parse_known_args(list(argv))
     for before, word in zip(["", *rest], rest, strict=False):
         if not word.startswith("-") and (not before.startswith("--") or "=" in before):
             raise ConfigError(f"{word!r} is not a flag: flags are written --name=value")
-    return Options(**{name: value for name, value in vars(known).items() if value is not None}), rest
+    return kind(**{name: value for name, value in vars(known).items() if value is not None}), rest
 
 
-def add_arguments(parser: argparse.ArgumentParser, *, without_beams_own: bool = False) -> None:
-    """Add every flag to an argparse parser; the defaults stay with `Options`."""
-    kinds = flag_types()
-    for field, spec in flags():
+def add_arguments(
+    parser: argparse.ArgumentParser, kind_of_options: type[Options] = Options, *, without_beams_own: bool = False
+) -> None:
+    """Add every flag to an argparse parser; the defaults stay with the options."""
+    kinds = flag_types(kind_of_options)
+    for field, spec in flags(kind_of_options):
         if spec.beam and without_beams_own:
             continue
         kind = kinds[field.name]
@@ -233,11 +297,11 @@ def unknown_flag(word: str, more_names: Sequence[str] = ()) -> ConfigError:
     return ConfigError(f"--{name} is not a flag of this pipeline; {hint}")
 
 
-def help_text() -> str:
+def help_text(kind: type[Options] = Options) -> str:
     """The flags by group, for `--help`."""
     lines: list[str] = []
     group = ""
-    for field, spec in flags():
+    for field, spec in flags(kind):
         if spec.group != group:
             group = spec.group
             lines.append(f"\n{group}:")
@@ -291,10 +355,13 @@ def _check(name: str, value: Any, spec: FlagSpec) -> None:
         raise ConfigError(f"--{name}={value}: expected {form}")
 
 
-def markdown() -> str:
-    """The flags as the README's table; a test holds the two equal."""
+def markdown(kind: type[Options] = Options) -> str:
+    """The flags as the README's table, of another command only its own; a test holds text and flags equal."""
     lines = ["| flag | default | meaning |", "|---|---|---|"]
-    for field, spec in flags():
+    shared = {field.name for field, _ in flags()} if kind is not Options else set()
+    for field, spec in flags(kind):
+        if field.name in shared:
+            continue
         default = "" if field.default is None or isinstance(field.default, bool) else f"`{field.default}`"
         text = spec.help + (f" One of {', '.join(f'`{choice}`' for choice in spec.choices)}." if spec.choices else "")
         lines.append(f"| `--{field.name}` | {default} | {text.replace('|', '/')} |")

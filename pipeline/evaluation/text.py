@@ -1,0 +1,161 @@
+"""The figures as tables for the terminal. Pure: (title, heads, rows) triples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pipeline.evaluation.comparison import Comparison
+from pipeline.evaluation.figures import Calibration, Interval
+from pipeline.evaluation.report import ALL, NO_ANSWER, QuestionReport, Report
+
+Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
+
+_DISAGREEMENTS = 10
+_MOST_CLASSES = 20
+
+
+def tables(report: Report) -> Iterator[Table]:
+    """All tables of a report, the summary first."""
+    yield _questions(report)
+    for question in report.questions:
+        if question.classes:
+            yield _classes(question)
+        if len(question.confusion) > 1 and len(question.classes) <= _MOST_CLASSES:
+            yield _confusion(question)
+    numbers = [question for question in report.questions if question.numbers is not None]
+    if numbers:
+        yield _numbers(numbers)
+    for each in report.calibration:
+        yield _calibration(each)
+    if report.disagreements:
+        yield _disagreements(report)
+
+
+def notes(report: Report) -> list[str]:
+    """What is to be said beside the tables, a line each."""
+    lines = [f"{report.name}: {report.rows:,} labelled rows, {report.answered:,} answered, {_money(report)}"]
+    if report.without_answer:
+        missing = ", ".join(f"{count:,} {reason}" for reason, count in report.without_answer.items())
+        lines.append(f"{report.rows - report.answered:,} rows without an answer count as wrong: {missing}")
+    if report.not_in_input:
+        lines.append(f"{report.not_in_input:,} labelled keys are not in the input and do not count")
+    if report.not_asked:
+        lines.append(f"{report.not_asked:,} labelled rows were not asked and do not count")
+    if report.not_scored:
+        lines.append(f"labelled, but boxes have no score: {', '.join(report.not_scored)}")
+    return lines
+
+
+def comparison_table(found: Comparison) -> Table:
+    """The paired tests of two ways of asking."""
+    rows = []
+    for test in found.tests:
+        points = test.difference
+        bounds = (
+            ""
+            if points.low is None or points.high is None
+            else f" ({100 * points.low:+.1f} to {100 * points.high:+.1f})"
+        )
+        rows.append(
+            (
+                "whole rows" if test.question == ALL else test.question,
+                f"{test.rows:,}",
+                f"{test.both:,}",
+                f"{test.only_a:,}",
+                f"{test.only_b:,}",
+                f"{test.neither:,}",
+                f"{100 * points.value:+.1f}{bounds}",
+                f"{test.p_adjusted:.3g}",
+            )
+        )
+    heads = ("question", "rows", "both right", f"only {found.a}", f"only {found.b}", "neither", "points", "p (Holm)")
+    return f"{found.a} and {found.b} on the same images", heads, rows
+
+
+def _questions(report: Report) -> Table:
+    rows = [
+        (each.name, each.kind, f"{each.rows:,}", f"{each.right:,}", _share(each.accuracy), _dollars(each.usd_per_right))
+        for each in report.questions
+        if each.accuracy is not None
+    ]
+    if len(rows) > 1 and report.all_right is not None:
+        dollars = _dollars(report.usd_per_right)
+        share = _share(report.all_right)
+        rows.append(("whole rows", "", f"{report.judged:,}", f"{report.right:,}", share, dollars))
+    heads = ("question", "type", "rows", "right", "accuracy (95 %)", "$ per 1,000 right")
+    return f"Accuracy of {report.name}", heads, rows
+
+
+def _classes(question: QuestionReport) -> Table:
+    rows = [
+        (each.label, f"{each.true:,}", f"{each.said:,}", _share(each.precision), _share(each.recall), _share(each.f1))
+        for each in question.classes
+    ]
+    return question.name, ("class", "true", "said", "precision (95 %)", "recall (95 %)", "F1 (95 %)"), rows
+
+
+def _confusion(question: QuestionReport) -> Table:
+    labels = [each.label for each in question.classes]
+    said = [*labels, NO_ANSWER]
+    used = [place for place in range(len(said)) if any(line[place] for line in question.confusion)]
+    rows = [
+        (label, *(f"{line[place]:,}" if line[place] else "" for place in used))
+        for label, line in zip(labels, question.confusion, strict=True)
+    ]
+    return f"{question.name}: true (down) and said (across)", ("", *(said[place] for place in used)), rows
+
+
+def _numbers(questions: list[QuestionReport]) -> Table:
+    rows = []
+    for question in questions:
+        found = question.numbers
+        if found is not None:
+            worst = "" if found.worst is None else f"{found.worst:g}"
+            nulls = f"{found.null_said:,} / {found.null_true:,}"
+            rows.append((question.name, f"{found.rows:,}", _number(found.mae), _number(found.bias), worst, nulls))
+    heads = ("number", "rows", "mean abs. error (95 %)", "bias (95 %)", "worst", "null said / true")
+    return "Errors, said less true", heads, rows
+
+
+def _calibration(found: Calibration) -> Table:
+    rows = [
+        (f"{each.low:.1f}-{each.high:.1f}", f"{each.rows:,}", f"{each.confidence:.2f}", f"{each.right:.2f}")
+        for each in found.bins
+    ]
+    of = "the whole row" if found.of == ALL else found.of
+    title = f"{found.confidence} of {of}: Brier {found.brier:.3f}, expected error {found.expected_error:.3f}"
+    return title, ("confidence", "rows", "mean", "right"), rows
+
+
+def _disagreements(report: Report) -> Table:
+    rows = []
+    for each in report.disagreements[:_DISAGREEMENTS]:
+        differs = "; ".join(f"{name}: {pair['said']} for {pair['true']}" for name, pair in each.differs.items())
+        rows.append((each.key, differs, each.uri or ""))
+    count = len(report.disagreements)
+    return f"Worst {len(rows)} of {count:,} disagreements, said for true", ("key", "said for true", "image"), rows
+
+
+def _money(report: Report) -> str:
+    if report.cost_usd is None:
+        return "price not known"
+    right = "" if report.usd_per_right is None else f", ${report.usd_per_right:,.6f} per row that is right in all"
+    return f"${report.cost_usd:,.4f} paid for them so far{right}"
+
+
+def _share(found: Interval | None) -> str:
+    if found is None:
+        return ""
+    bounds = "" if found.low is None or found.high is None else f" ({found.low:.3f}-{found.high:.3f})"
+    return f"{found.value:.3f}{bounds}"
+
+
+def _number(found: Interval | None) -> str:
+    if found is None:
+        return ""
+    bounds = "" if found.low is None or found.high is None else f" ({found.low:.3g} to {found.high:.3g})"
+    return f"{found.value:.3g}{bounds}"
+
+
+def _dollars(each: float | None) -> str:
+    return "" if each is None else f"{1000 * each:,.4f}"

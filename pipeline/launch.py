@@ -1,4 +1,4 @@
-"""From a plan to a run and its end: tables, worklist, the first real call, the runs table, the books. No Beam here."""
+"""From a plan to a run and its end: tables, worklist, the runs table, the books. No Beam here."""
 
 from __future__ import annotations
 
@@ -7,29 +7,24 @@ import datetime
 import importlib.metadata
 import platform
 import random
-import socket
 import string
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pipeline import __version__, worker
+from pipeline import __version__, rivals, worker
 from pipeline.asking import Question
 from pipeline.bigquery import books, tables, views, worklist
 from pipeline.bigquery.client import explained
 from pipeline.bigquery.names import TableName
-from pipeline.engine import EngineHalted, Limits
-from pipeline.errors import ConfigError
+from pipeline.engine import Limits
+from pipeline.errors import BooksError, ConfigError
 from pipeline.gemini import models
 from pipeline.options import Options, flags
 from pipeline.planning import Plan
-from pipeline.rows import FAILURE_COLUMNS, RUN_COLUMNS, Answer, Failure, Observation, Reason, RunState
+from pipeline.rows import FAILURE_COLUMNS, RUN_COLUMNS, RunState
 from pipeline.worker import RunConfig, Shard, Tables
 
 ROWS_PER_SHARD = 4000  # short read sessions, small retries; at 500 rows/s a shard lasts 8 s
-_FIRST_ROWS = 3  # one bad image among the first must not look like a bad project
-_RUN_LEVEL = frozenset({Reason.IMAGE_DENIED, Reason.IMAGE_NOT_FOUND, Reason.INVALID_REQUEST})
-_ALIVE_SECS = 600.0  # a run on another machine that wrote nothing for so long is taken for dead
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,6 +39,13 @@ class Run:
     @property
     def run_id(self) -> str:
         return self.config.run_id
+
+    @property
+    def over_budget(self) -> int:
+        """Rows that the budget kept out of the worklist."""
+        count, limit = self.plan.count, self.plan.options.limit
+        wanted = count.to_ask + count.to_file
+        return 0 if self.plan.affordable is None else max(0, min(wanted, limit or wanted) - self.rows)
 
 
 def new_run_id(now: datetime.datetime) -> str:
@@ -66,11 +68,15 @@ def prepare(plan: Plan, processes: int | None, *, production: bool = True) -> Ru
     shares = _shares(options, processes)
     now = datetime.datetime.now(datetime.UTC)
     run_id = options.run_id or new_run_id(now)
-    _ensure_tables(plan)
-    _ensure_views(plan, production)
-    if not options.allow_concurrent_runs:
-        _refuse_second(plan, now)
     job = plan.query_job(run_id)
+    _ensure_tables(plan)
+    if options.run_id and books.run_lines(plan.endpoint, plan.runs, run_id, job):
+        raise ConfigError(
+            f"--run_id={run_id}: {plan.runs} has a run of that name already; give another, or leave it out"
+        )
+    if not options.allow_concurrent_runs:
+        rivals.refuse(plan)
+    _ensure_views(plan, production)
     done = dataclasses.replace(plan.done, answers=plan.answers, failures=plan.failures)
     name = TableName(plan.answers.project, plan.answers.dataset, f"{plan.answers.table}_worklist_{run_id}")
     with explained("--output_table", plan.answers):
@@ -86,13 +92,14 @@ def prepare(plan: Plan, processes: int | None, *, production: bool = True) -> Ru
         )
         shards = worklist.shards(plan.endpoint, name, ROWS_PER_SHARD, job)
     config = _config(plan, run_id, now, name, shares)
+    run = Run(plan=plan, config=config, shards=shards, rows=written.rows)
     books.append_run(
         plan.endpoint,
         plan.runs,
         {
             "run_id": run_id,
             "state": RunState.STARTED.value,
-            "at": now,
+            "at": datetime.datetime.now(datetime.UTC),
             "task": plan.task.name,
             "fingerprint": plan.fingerprint,
             "settings": plan.identity,
@@ -100,45 +107,30 @@ def prepare(plan: Plan, processes: int | None, *, production: bool = True) -> Ru
             "worklist_rows": written.rows,
             "already_answered": plan.count.already_answered,
             "versions": versions(),
-            "options": {**given(options), "launcher": launcher()},
+            "options": {**given(options), "over_budget": run.over_budget, "launcher": rivals.launcher()},
         },
     )
-    return Run(plan=plan, config=config, shards=shards, rows=written.rows)
+    if not options.allow_concurrent_runs:
+        _yield_to_rival(run)
+    return run
 
 
-def first_call(run: Run) -> Answer | None:
-    """Ask the first row for real, and keep its answer: wrong credentials, model or region show here for a fraction of a cent.
+def _yield_to_rival(run: Run) -> None:
+    """Looks again, now that others see this run: two that start at the same moment do not both go on.
 
-    A row that fails by itself is followed by the next, up to three.
+    Whoever's line was not yet acknowledged when the other one wrote its own may not have been seen by it, so it yields. At
+    worst both do, and nothing is paid.
 
     Raises:
-        ConfigError: the service refuses every one of them for a reason that may be the run's.
+        ConfigError: the other one goes on.
     """
-    shared = worker.acquire(run.config)
+    plan = run.plan
     try:
-        outcomes: list[Answer | Failure] = []
-        for row in _first_rows(run, shared):
-            lane = shared.engine.lane()
-            outcomes += lane.offer(shared.ask([row]))
-            outcomes += lane.drain()
-            if any(isinstance(outcome, Answer) for outcome in outcomes):
-                break
-        failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-        refused = bool(failures) and all(failure.reason in _RUN_LEVEL for failure in failures)
-        if refused and len(failures) == len(outcomes) < run.rows:
-            raise ConfigError(
-                f"the first {len(failures)} rows were all refused, which points to the model, its location or the "
-                f"access to the images: {failures[0].detail}"
-            )
-        for outcome in outcomes:
-            sink = shared.answers_sink() if isinstance(outcome, Answer) else shared.failures_sink()
-            sink.add(outcome)
-            sink.wait()
-        return next((outcome for outcome in outcomes if isinstance(outcome, Answer)), None)
-    except EngineHalted as error:
-        raise ConfigError(f"the first call failed, nothing was spent: {error}") from error
-    finally:
-        worker.release(run.config)
+        rivals.refuse(plan, besides=run.run_id, before=datetime.datetime.now(datetime.UTC))
+    except ConfigError:
+        end = {"run_id": run.run_id, "state": RunState.CANCELLED.value, "reason": "another run was there first"}
+        books.append_run(plan.endpoint, plan.runs, end | {"fingerprint": plan.fingerprint})
+        raise
 
 
 def finish(run: Run, state: RunState, reason: str | None = None) -> books.Books:
@@ -186,26 +178,51 @@ def end_line(
     }
 
 
-def halted(run: Run) -> str | None:
-    """Why a worker halted the run, or None; the runs table knows it, wherever the worker lived."""
-    return books.halted(run.plan.endpoint, run.plan.runs, run.run_id)
+@dataclasses.dataclass(frozen=True, slots=True)
+class Told:
+    """What the runs table says of why a run left rows unasked, wherever its workers lived."""
+
+    halted: str | None = None
+    over_budget: str | None = None
+
+    @classmethod
+    def by(cls, lines: Sequence[Mapping[str, Any]]) -> Self:
+        """Reads the lines of one run."""
+        reasons = [(line["state"], line["reason"] or "") for line in lines]
+        halted = next((reason or "no reason given" for state, reason in reasons if state == RunState.HALTED), None)
+        over = next((reason for _, reason in reasons if reason.startswith(worker.OVER_BUDGET)), None)
+        return cls(halted, over)
+
+
+def told(run: Run) -> Told:
+    """What the workers of a run have told the runs table."""
+    plan = run.plan
+    return Told.by(books.run_lines(plan.endpoint, plan.runs, run.run_id, plan.query_job(run.run_id)))
+
+
+def check_books(found: books.Books, *, whole: bool) -> None:
+    """Compares what was found with what must be.
+
+    Args:
+        found: a run's books.
+        whole: whether the run ended without any reason to leave rows unasked.
+
+    Raises:
+        BooksError: rows are missing, or some are there that the run never had; it names them.
+    """
+    if found.stray:
+        raise BooksError(f"{found.stray:,} keys were written by this run that are not in its worklist: a bug")
+    if whole and found.not_asked:
+        raise BooksError(
+            f"the books do not balance: {found.not_asked:,} rows of the worklist have neither an answer nor a failure "
+            f"though nothing stopped the run, such as {', '.join(found.missing)}; the same command asks them"
+        )
 
 
 def note_job(run: Run, job_id: str) -> None:
     """Remember which Dataflow job the run became."""
     line = {"run_id": run.run_id, "state": RunState.STARTED.value, "options": {"dataflow_job": job_id}}
     books.append_run(run.plan.endpoint, run.plan.runs, line | {"fingerprint": run.plan.fingerprint})
-
-
-def _first_rows(run: Run, shared: worker.Worker) -> Sequence[Observation]:
-    rows = []
-    for shard in run.shards:
-        for row in shared.read_shard(shard):
-            if not row.problem:
-                rows.append(row)
-            if len(rows) == _FIRST_ROWS:
-                return rows
-    return rows
 
 
 def _config(
@@ -240,6 +257,7 @@ def _config(
         budget_usd=options.max_cost_usd,
         spent_before_usd=plan.spent_usd,
         usd_per_row=plan.usd_per_row,
+        job=plan.query_job(run_id),
     )
 
 
@@ -305,30 +323,6 @@ def _ensure_views(plan: Plan, production: bool) -> None:
         )
 
 
-def _refuse_second(plan: Plan, now: datetime.datetime) -> None:
-    """Two runs of the same question at once would pay for the same rows twice.
-
-    Raises:
-        ConfigError: a run of this fingerprint has not ended and may be alive: its process on this machine is, or it runs
-            elsewhere and wrote something in the last ten minutes.
-    """
-    for line in books.open_runs(plan.endpoint, plan.runs, plan.fingerprint):
-        origin = (line.get("options") or {}).get("launcher") or {}
-        here = origin.get("boot") and origin["boot"] == _boot_id() and origin.get("host") == socket.gethostname()
-        if here:
-            alive = _started(origin.get("pid", 0)) == origin.get("started")
-        else:
-            last = books.last_sign_of_life(
-                plan.endpoint, plan.answers, plan.failures, run_id=line["run_id"], since=line["at"]
-            )
-            alive = (now - (last or line["at"])).total_seconds() < _ALIVE_SECS
-        if alive:
-            raise ConfigError(
-                f"run {line['run_id']} of the same question started at {line['at']:%Y-%m-%d %H:%M} UTC and has not ended; "
-                "wait for it, stop it, or add --allow_concurrent_runs (rows that both ask are paid twice)"
-            )
-
-
 def reason_rows(found: books.Books) -> list[tuple[str, str]]:
     """Failures by reason, for people."""
     return [(reason, f"{rows:,}") for reason, rows in found.by_reason.items()]
@@ -354,25 +348,3 @@ def given(options: Options) -> dict[str, Any]:
         for field, _ in flags()
         if (value := getattr(options, field.name)) != field.default and value is not None
     }
-
-
-def launcher() -> Mapping[str, Any]:
-    """Where this process lives, so that a later one on the same machine can tell whether it still does."""
-    import os
-
-    return {"host": socket.gethostname(), "boot": _boot_id(), "pid": os.getpid(), "started": _started(os.getpid())}
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    except OSError:
-        return ""
-
-
-def _started(pid: int) -> str:
-    """When a process started, in the kernel's own ticks: a pid alone may be somebody else's by now."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[19]
-    except OSError:
-        return ""

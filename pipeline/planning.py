@@ -30,7 +30,8 @@ class Plan:
     """What a run would do.
 
     Attributes:
-        asked_before: fingerprints of this task that have answers, with what differs from this one, newest first.
+        asked_before: other fingerprints of this task that have answers, with what differs from this one, newest first.
+        has_answers: whether the table holds any answer of this fingerprint, to whatever rows: it was accepted before.
         affordable: rows that the budget allows, or None without one.
         usd_per_row: planned dollars of a row, or None when the price is not known.
         spent_usd: what this fingerprint has cost so far; 0 without a budget, which alone asks for it.
@@ -59,6 +60,7 @@ class Plan:
     affordable: int | None
     spent_usd: float
     asked_before: tuple[tuple[str, int, list[str]], ...]
+    has_answers: bool
     query_bytes: int
     warnings: tuple[str, ...]
 
@@ -82,6 +84,17 @@ class Plan:
     def cost_usd(self) -> float | None:
         """Planned dollars of the rows that will be asked."""
         return None if self.usd_per_row is None else self.rows * self.usd_per_row
+
+    @property
+    def buys_again(self) -> str | None:
+        """That the table holds answers to another version of this question and none to this one, in words; or None."""
+        if not self.asked_before or self.has_answers or not self.rows:
+            return None
+        mark, answers, changes = self.asked_before[0]
+        return (
+            f"{self.answers} holds {answers:,} answers of task {self.task.name} to another version of the question "
+            f"({mark}): {'; '.join(changes) or 'its settings were not recorded'}"
+        )
 
     @property
     def tokens_per_row(self) -> float:
@@ -147,9 +160,7 @@ def make(options: Options, only_keys: Sequence[str] | None = None) -> Plan:
     """
     _check_given(options)
     project = project_of(options)
-    task = Task.load(options.task)
-    if options.prompt is not None:
-        task = task.with_prompt(options.prompt)
+    task = task_of(options)
     settings = models.settings_for(
         task,
         options.model,
@@ -194,11 +205,18 @@ def make(options: Options, only_keys: Sequence[str] | None = None) -> Plan:
     mark, asked = fingerprint(task, settings), identity(task, settings)
     has_answers, has_failures, has_runs = (tables.exists(endpoint, name) for name in (answers, failures, runs))
     done = worklist.Done(mark, answers if has_answers else None, failures if has_failures else None)
-    spent = 0.0
-    if options.max_cost_usd is not None and has_answers and has_failures:
-        spent = books.spent(endpoint, answers=answers, failures=failures, fingerprint=mark)
     retry = worklist.RetryFailed(options.retry_failed)
     job = query.Job(maximum_bytes_billed=options.maximum_bytes_billed, labels={"pipeline": "gemini_image_pipeline"})
+    spent, before = 0.0, []
+    with explained("--output_table", answers):
+        if options.max_cost_usd is not None and has_answers:
+            there = failures if has_failures else None
+            spent = books.spent(endpoint, answers=answers, failures=there, fingerprint=mark, job=job)
+        if has_answers:
+            there = runs if has_runs else None
+            before = books.other_fingerprints(
+                endpoint, answers=answers, runs=there, task=task.name, fingerprint="", job=job
+            )
     with explained("--input_query" if options.input_query else "--input_table", options.input_table or "the query"):
         read_bytes = query.dry_run(endpoint, worklist.count_query(source, done), job)
         count = worklist.count(endpoint, source, done, retry, job)
@@ -223,7 +241,8 @@ def make(options: Options, only_keys: Sequence[str] | None = None) -> Plan:
         usd_per_row=usd_per_row,
         affordable=_affordable(options, spent, usd_per_row),
         spent_usd=spent,
-        asked_before=_asked_before(endpoint, answers, runs, task, asked, mark) if has_answers and has_runs else (),
+        asked_before=tuple(_difference(other, asked) for other in before if other.fingerprint != mark),
+        has_answers=any(each.fingerprint == mark for each in before),
         query_bytes=read_bytes,
         warnings=tuple(warnings),
     )
@@ -242,13 +261,11 @@ def check_spending(plan: Plan) -> None:
             f"{count.to_ask:,} rows would be asked{price}: add --limit=N or --max_cost_usd=X to allow it "
             f"(needed for more than {FREE_ROWS:,} rows)"
         )
-    if plan.asked_before and not plan.count.already_answered and plan.rows and not options.accept_new_fingerprint:
-        mark, answers, changes = plan.asked_before[0]
+    if plan.buys_again and not options.accept_new_fingerprint:
         cost = "an unknown price" if plan.cost_usd is None else f"about ${plan.cost_usd:,.4f}"
         raise ConfigError(
-            f"{plan.answers} holds {answers:,} answers of task {plan.task.name} to another version of the question "
-            f"({mark}): {'; '.join(changes) or 'its settings were not recorded'}. Asking anew costs {cost} for "
-            f"{plan.rows:,} rows: add --accept_new_fingerprint, or undo the change"
+            f"{plan.buys_again}. Asking anew costs {cost} for {plan.rows:,} rows: add --accept_new_fingerprint, or undo "
+            "the change"
         )
 
 
@@ -268,6 +285,12 @@ def _check_given(options: Options) -> None:
     if (options.input_table is None) == (options.input_query is None):
         given = "both" if options.input_table else "neither"
         raise ConfigError(f"give exactly one of --input_table and --input_query; {given} was given")
+
+
+def task_of(options: Options) -> Task:
+    """The task, with `--prompt` in place of its own prompt."""
+    task = Task.load(options.task)
+    return task if options.prompt is None else task.with_prompt(options.prompt)
 
 
 def project_of(options: Options) -> str:
@@ -297,12 +320,6 @@ def _affordable(options: Options, spent_usd: float, usd_per_row: float | None) -
     return math.floor(left / usd_per_row) if usd_per_row else None
 
 
-def _asked_before(
-    endpoint: Endpoint, answers: TableName, runs: TableName, task: Task, asked: dict[str, Any], mark: str
-) -> tuple[tuple[str, int, list[str]], ...]:
-    """Other fingerprints of the same task: (fingerprint, answers, what differs)."""
-    others = books.other_fingerprints(endpoint, answers=answers, runs=runs, task=task.name, fingerprint=mark)
-    return tuple(
-        (other.fingerprint, other.answers, differences(other.settings, asked) if other.settings else [])
-        for other in others
-    )
+def _difference(other: books.OtherFingerprint, asked: dict[str, Any]) -> tuple[str, int, list[str]]:
+    """Another fingerprint of the same task: (fingerprint, answers, what differs)."""
+    return other.fingerprint, other.answers, differences(other.settings, asked) if other.settings else []

@@ -113,6 +113,11 @@ class Worker:
         """Why no more calls are made, or None."""
         return self._engine.ended if self._engine is not None else None
 
+    @property
+    def halted(self) -> str | None:
+        """Why this process halted the run, or None."""
+        return self._engine.halted if self._engine is not None else None
+
     def read_shard(self, shard: Shard) -> Iterator[Observation]:
         """The shard's rows that this run has neither answered nor filed; ends early when the run was stopped."""
         config, tables = self.config, self.config.tables

@@ -12,7 +12,10 @@ ROOT = Path(__file__).parent.parent / "pipeline"
 # Each may import those to its right of the same line and those of all lines below; never upwards.
 LAYERS = [
     ["commands"],
+    ["running"],
+    ["direct"],
     ["launch"],
+    ["rivals"],
     ["graph"],
     ["transforms"],
     ["worker"],

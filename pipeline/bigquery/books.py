@@ -144,7 +144,7 @@ def spent(
     endpoint: Endpoint,
     *,
     answers: TableName,
-    failures: TableName,
+    failures: TableName | None,
     fingerprint: str,
     since: datetime.datetime | None = None,
     job: Job | None = None,
@@ -154,7 +154,7 @@ def spent(
     Args:
         endpoint: Where.
         answers: The answers table.
-        failures: The failures table.
+        failures: The failures table; None where there is none.
         fingerprint: What was asked.
         since: Only lines of this time and later, which reads less; None for all.
         job: Labels and limit of the query's bill.
@@ -164,11 +164,10 @@ def spent(
     if since is not None:
         parameters["since"] = since
         later = (" AND classified_at >= @since", " AND failed_at >= @since")
-    sql = (
-        "SELECT SUM(cost_usd) AS usd FROM (\n"
-        f"  SELECT cost_usd FROM {answers.sql} WHERE fingerprint = @fingerprint{later[0]}\n"
-        f"  UNION ALL SELECT cost_usd FROM {failures.sql} WHERE fingerprint = @fingerprint{later[1]}\n)"
-    )
+    paid = f"SELECT cost_usd FROM {answers.sql} WHERE fingerprint = @fingerprint{later[0]}"
+    if failures is not None:
+        paid += f"\n  UNION ALL SELECT cost_usd FROM {failures.sql} WHERE fingerprint = @fingerprint{later[1]}"
+    sql = f"SELECT SUM(cost_usd) AS usd FROM (\n  {paid}\n)"
     return float(run(endpoint, Query(sql, parameters), job)[0]["usd"] or 0.0)
 
 
@@ -183,16 +182,23 @@ class OtherFingerprint:
 
 
 def other_fingerprints(
-    endpoint: Endpoint, *, answers: TableName, runs: TableName, task: str, fingerprint: str, job: Job | None = None
+    endpoint: Endpoint, *, answers: TableName, runs: TableName | None, task: str, fingerprint: str, job: Job | None = None
 ) -> list[OtherFingerprint]:
-    """Returns the fingerprints other than this one that have answers for the task, newest first."""
+    """Returns the fingerprints other than this one that have answers for the task, newest first.
+
+    An empty `fingerprint` is none, so that all are returned; `runs` is None where there is no runs table.
+    """
+    found = f"""SELECT fingerprint, COUNT(DISTINCT key) AS answers, MAX(classified_at) AS last_at
+  FROM {answers.sql} WHERE task = @task AND fingerprint != @fingerprint GROUP BY fingerprint"""
+    told = "SELECT CAST(NULL AS STRING) AS fingerprint, CAST(NULL AS STRING) AS settings"
+    if runs is not None:
+        told = f"""SELECT fingerprint, ANY_VALUE(TO_JSON_STRING(settings) HAVING MAX `at`) AS settings
+  FROM {runs.sql} WHERE settings IS NOT NULL GROUP BY fingerprint"""
     sql = f"""SELECT found.fingerprint, found.answers, found.last_at, told.settings
 FROM (
-  SELECT fingerprint, COUNT(DISTINCT key) AS answers, MAX(classified_at) AS last_at
-  FROM {answers.sql} WHERE task = @task AND fingerprint != @fingerprint GROUP BY fingerprint
+  {found}
 ) AS found LEFT JOIN (
-  SELECT fingerprint, ANY_VALUE(TO_JSON_STRING(settings) HAVING MAX `at`) AS settings
-  FROM {runs.sql} WHERE settings IS NOT NULL GROUP BY fingerprint
+  {told}
 ) AS told ON told.fingerprint = found.fingerprint
 ORDER BY last_at DESC"""
     lines = run(endpoint, Query(sql, {"task": task, "fingerprint": fingerprint}), job)

@@ -9,26 +9,32 @@ from pipeline import console, options, planning
 from pipeline.bigquery import books, tables
 from pipeline.bigquery.client import Endpoint, explained
 from pipeline.bigquery.names import TableName
-from pipeline.commands.classify import conclude
-from pipeline.errors import BooksError, ConfigError
-from pipeline.launch import end_line
+from pipeline.bigquery.query import Job
+from pipeline.errors import ConfigError, Halted, Interrupted
+from pipeline.launch import Told, check_books, end_line
+from pipeline.rivals import Life, life_of
 from pipeline.rows import RunState
+from pipeline.running import conclude
 
 _USAGE = """usage: python -m pipeline audit --project=P --output_table=P.D.T [--run_id=R]
 
-Counts, by SQL, the distinct keys of the run's worklist that are answered, failed and not asked, with tokens and dollars.
-Without --run_id it is the newest run. When every row is accounted for and nobody has written the run's end yet, as after a
-Dataflow job, it is appended to the runs table. Exit codes are those of classify; 1 when the books do not balance."""
+Counts, by SQL, the distinct keys of the run's worklist that are answered, failed and not asked, with tokens and dollars,
+and appends that to the runs table. Without --run_id it is the newest run. It works at any time, wherever the run lived and
+however it ended; a run that is over, but whose end nobody has written (a Dataflow job, a process that was killed), is ended
+by it. Exit codes are those of classify: 0 done, or it goes on; 1 the books do not balance, with the missing keys; 3 too many
+failures; 4 halted; 130 it ended before it was done."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the books of a run, and append its end where it has none.
+    """Print the books of a run and append them to the runs table, as its end where it has none and is over.
 
     Returns:
         0, or 3 when more rows failed than --max_failure_ratio allows.
 
     Raises:
-        BooksError: rows are missing although the run has ended, or rows are there that it never had.
+        BooksError: rows are missing although the run has finished, or rows are there that it never had.
+        Halted: the run was halted.
+        Interrupted: the run ended before it was done.
     """
     if "--help" in argv or "-h" in argv:
         print(_USAGE)
@@ -42,22 +48,50 @@ def main(argv: Sequence[str]) -> int:
     endpoint = Endpoint(endpoint.project, location, endpoint.rest, endpoint.storage)
     with explained("--runs_table", runs):
         started, lines = _find(endpoint, runs, given.run_id)
-    run_id = started["run_id"]
+    run_id, job = started["run_id"], Job(maximum_bytes_billed=given.maximum_bytes_billed)
     worklist = TableName.parse(started["worklist"], "the run's worklist")
     with explained("--run_id", run_id):
         found = books.audit(
-            endpoint, worklist=worklist, answers=answers, failures=failures, run_id=run_id, since=started["at"]
+            endpoint, worklist=worklist, answers=answers, failures=failures, run_id=run_id, since=started["at"], job=job
         )
-    states = [line["state"] for line in lines]
-    ended = any(state != RunState.STARTED for state in states)
-    console.table("Books", ("what", "how much"), _table(found, states))
-    if found.not_asked == 0 and not ended:
-        line = end_line(found, run_id, RunState.FINISHED, "audited", started["at"])
-        same = {name: started[name] for name in ("task", "fingerprint", "worklist", "already_answered")}
-        books.append_run(endpoint, runs, line | same)
-    code = conclude(run_id, found, given, already_answered=started["already_answered"] or 0, over_budget=0)
-    _check(found, RunState.FINISHED in states and not _had_budget(started))
+    told = Told.by(lines)
+    ends = [line["state"] for line in lines if line["state"] != RunState.STARTED]
+    life = Life.DEAD if ends else life_of(endpoint, answers, failures, started, job)
+    end, reason = _end(found, ends, told, life)
+    console.table(
+        "Books", ("what", "how much"), _table(found, [*(line["state"] for line in lines)], life if not ends else None)
+    )
+    line = end_line(found, run_id, end, reason, started["at"])
+    same = {name: started[name] for name in ("task", "fingerprint", "worklist", "already_answered")}
+    books.append_run(endpoint, runs, line | same)
+    cut = int((started.get("options") or {}).get("over_budget") or 0)
+    code = conclude(
+        run_id,
+        found,
+        given,
+        already_answered=started["already_answered"] or 0,
+        over_budget=cut + (found.not_asked if told.over_budget else 0),
+        not_asked=0 if told.over_budget else found.not_asked,
+    )
+    check_books(found, whole=end is RunState.FINISHED and not told.over_budget)
+    if end is RunState.HALTED:
+        raise Halted(f"run {run_id} was halted: {told.halted}")
+    if end is RunState.CANCELLED and found.not_asked:
+        raise Interrupted(f"run {run_id} ended before it was done: the same command asks the rest")
     return code
+
+
+def _end(found: books.Books, ends: Sequence[str], told: Told, life: Life) -> tuple[RunState, str]:
+    """The state that the books are appended under, and why. A run that may go on gets no end from here."""
+    if told.halted:
+        return RunState.HALTED, told.halted
+    if RunState.CANCELLED in ends:
+        return RunState.CANCELLED, "audited"
+    if ends or found.not_asked == 0 or (told.over_budget and life is not Life.ALIVE):
+        return RunState.FINISHED, told.over_budget or "audited"
+    if life is Life.DEAD:
+        return RunState.CANCELLED, "audited: its process is gone"
+    return RunState.STARTED, "audited"
 
 
 def _find(endpoint: Endpoint, runs: TableName, run_id: str | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -74,12 +108,7 @@ def _find(endpoint: Endpoint, runs: TableName, run_id: str | None) -> tuple[dict
     return started, lines
 
 
-def _had_budget(started: dict[str, Any]) -> bool:
-    given = started.get("options")
-    return isinstance(given, dict) and "max_cost_usd" in given
-
-
-def _table(found: books.Books, states: Sequence[str]) -> list[tuple[str, str]]:
+def _table(found: books.Books, states: Sequence[str], life: Life | None) -> list[tuple[str, str]]:
     cost = "not known" if found.cost_usd is None else f"${found.cost_usd:,.6f}"
     return [
         ("worklist", f"{found.rows:,}"),
@@ -88,15 +117,5 @@ def _table(found: books.Books, states: Sequence[str]) -> list[tuple[str, str]]:
         ("not asked", f"{found.not_asked:,}"),
         ("tokens", f"{found.total_tokens:,}"),
         ("cost", cost),
-        ("states", ", ".join(states)),
+        ("states", ", ".join(states) + (f" ({life})" if life else "")),
     ]
-
-
-def _check(found: books.Books, must_be_whole: bool) -> None:
-    """Raises BooksError where the books do not balance."""
-    if found.stray:
-        raise BooksError(f"{found.stray:,} keys were written that are not in the worklist")
-    if must_be_whole and found.not_asked:
-        raise BooksError(
-            f"{found.not_asked:,} rows are missing though the run has finished, such as {', '.join(found.missing)}"
-        )

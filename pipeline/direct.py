@@ -1,0 +1,211 @@
+"""Rows asked without a runner: the first ones, to see that all works, and samples, to see what answers cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+
+from pipeline import launch, worker
+from pipeline.bigquery.client import explained
+from pipeline.engine import EngineHalted
+from pipeline.errors import ConfigError
+from pipeline.launch import Run
+from pipeline.planning import Plan
+from pipeline.rows import Answer, Failure, Observation, Reason, RunState
+
+_FIRST_ROWS = 3  # one bad image among the first must not look like a bad project
+_RUN_LEVEL = frozenset({Reason.IMAGE_DENIED, Reason.IMAGE_NOT_FOUND, Reason.INVALID_REQUEST})
+CONFIDENCE = 0.9
+
+
+def first_call(run: Run) -> list[Answer | Failure]:
+    """Ask the first row for real, and keep the outcome: wrong credentials, model or region show here for a fraction of a cent.
+
+    A row that fails by itself is followed by the next, up to three. The tables are opened for writing before that.
+
+    Raises:
+        ConfigError: the service refuses every one of them for a reason that may be the run's.
+    """
+    shared = worker.acquire(run.config)
+    try:
+        with explained("--output_table", run.plan.answers):
+            answers, failures = shared.answers_sink(), shared.failures_sink()
+            rows = _first_rows(run, shared)
+        outcomes: list[Answer | Failure] = []
+        for row in rows:
+            lane = shared.engine.lane()
+            outcomes += lane.offer(shared.ask([row]))
+            outcomes += lane.drain()
+            if any(isinstance(outcome, Answer) for outcome in outcomes):
+                break
+        refusals = [outcome for outcome in outcomes if isinstance(outcome, Failure) and outcome.reason in _RUN_LEVEL]
+        if refusals and len(refusals) == len(outcomes) < run.rows:
+            raise ConfigError(
+                f"the first {len(refusals)} rows were all refused, which points to the model, its location or the "
+                f"access to the images: {refusals[0].detail}"
+            )
+        for outcome in outcomes:
+            (answers if isinstance(outcome, Answer) else failures).add(outcome)
+        _settle(answers, failures)
+        return outcomes
+    except EngineHalted as error:
+        raise ConfigError(f"the first call failed, nothing was spent: {error}") from error
+    finally:
+        worker.release(run.config)
+
+
+def _first_rows(run: Run, shared: worker.Worker) -> Sequence[Observation]:
+    rows = []
+    for shard in run.shards:
+        for row in shared.read_shard(shard):
+            if not row.problem:
+                rows.append(row)
+            if len(rows) == _FIRST_ROWS:
+                return rows
+    return rows
+
+
+def ask_all(run: Run) -> Iterator[Answer | Failure]:
+    """Ask every row of a run in this process; yields each outcome as it lands. All are in the tables when it ends.
+
+    Raises:
+        EngineHalted: no row can mend what went wrong; what had landed before is in the tables.
+    """
+    shared = worker.acquire(run.config)
+    answers, failures = shared.answers_sink(), shared.failures_sink()
+
+    def kept(outcomes: Iterator[Answer | Failure]) -> Iterator[Answer | Failure]:
+        for outcome in outcomes:
+            (answers if isinstance(outcome, Answer) else failures).add(outcome)
+            yield outcome
+
+    try:
+        lane = shared.engine.lane()
+        pack: list[Observation] = []
+        for shard in run.shards:
+            for row in shared.read_shard(shard):
+                if row.problem:
+                    yield from kept(iter([shared.unusable(row)]))
+                    continue
+                pack.append(row)
+                if len(pack) == run.config.question.images_per_request:
+                    yield from kept(lane.offer(shared.ask(pack)))
+                    pack = []
+        if pack:
+            yield from kept(lane.offer(shared.ask(pack)))
+        yield from kept(lane.drain())
+    finally:
+        _settle(answers, failures)
+        worker.release(run.config)
+
+
+def _settle(answers: worker.Sink, failures: worker.Sink) -> None:
+    """Waits for both tables; an answer that BigQuery refuses becomes a failure."""
+    for refused in answers.wait():
+        failures.add(refused)
+    failures.wait()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What a sample has shown.
+
+    Attributes:
+        outcomes: what became of its rows, those without a usable image left out.
+        secs: how long it took.
+        rows: rows of the whole plan, the sample included.
+    """
+
+    outcomes: tuple[Answer | Failure, ...]
+    run_id: str
+    secs: float
+    rows: int
+
+    @property
+    def answers(self) -> list[Answer]:
+        return [outcome for outcome in self.outcomes if isinstance(outcome, Answer)]
+
+    @property
+    def tokens_per_row(self) -> float:
+        return statistics.fmean(outcome.usage.total_tokens for outcome in self.outcomes)
+
+    @property
+    def latency_secs(self) -> float | None:
+        """Mean seconds of a call that was answered."""
+        return statistics.fmean(answer.latency_ms for answer in self.answers) / 1e3 if self.answers else None
+
+    @property
+    def usd_per_row(self) -> float | None:
+        """Mean dollars of a row, failures included; None where the price is not known."""
+        costs = self._costs()
+        return None if costs is None else statistics.fmean(costs)
+
+    @property
+    def spent_usd(self) -> float | None:
+        costs = self._costs()
+        return None if costs is None else sum(costs)
+
+    def total_usd(self) -> tuple[float, float, float] | None:
+        """Dollars of all rows, the sample's own included: the estimate, and the ends of its 90 % interval.
+
+        The interval is that of Student's t for a mean (scipy), times the rows that are left to ask. It says how far a
+        sample of this size may be off, not how prices or images may change.
+
+        Returns:
+            None where the price is not known or the sample has fewer than two rows.
+
+        Raises:
+            ImportError: scipy is not installed; it has no place in a worker image.
+        """
+        costs = self._costs()
+        if costs is None or len(costs) < 2:
+            return None
+        from scipy import stats
+
+        left = max(0, self.rows - len(costs))
+        mean, spent, error = statistics.fmean(costs), sum(costs), float(stats.sem(costs))
+        low, high = stats.t.interval(CONFIDENCE, len(costs) - 1, loc=mean, scale=error) if error else (mean, mean)
+        return spent + left * mean, spent + left * max(0.0, float(low)), spent + left * float(high)
+
+    def _costs(self) -> list[float] | None:
+        costs = [outcome.usage.cost_usd for outcome in self.outcomes]
+        return None if None in costs else [cost for cost in costs if cost is not None]
+
+
+def sample(plan: Plan, rows: int) -> Sample:
+    """Ask a random sample of a plan's rows for real, as a run of its own.
+
+    It is a run with that limit, which takes the keys of the smallest hashes: a random choice. What it answers stays in
+    the tables like any other answer, so a later run does not pay for it again.
+
+    Args:
+        plan: the whole plan; that it may spend was checked.
+        rows: how many.
+
+    Raises:
+        ConfigError: as for any run.
+        EngineHalted: the service refuses; the run is closed as halted.
+    """
+    options = plan.options
+    limit = rows if options.limit is None else min(rows, options.limit)
+    small = dataclasses.replace(plan, options=dataclasses.replace(options, limit=limit, run_id=None))
+    run = launch.prepare(small, processes=1, production=False)
+    began = time.monotonic()
+    state, reason = RunState.CANCELLED, "sample"
+    outcomes: list[Answer | Failure] = []
+    try:
+        if run.rows:
+            outcomes += first_call(run)
+            outcomes += ask_all(run)
+        state = RunState.FINISHED
+    except EngineHalted as error:
+        state, reason = RunState.HALTED, str(error)
+        raise
+    finally:
+        secs = time.monotonic() - began
+        worker.close_all()
+        launch.finish(run, state, reason)
+    asked = tuple(outcome for outcome in outcomes if isinstance(outcome, Answer) or outcome.calls)
+    return Sample(outcomes=asked, run_id=run.run_id, secs=secs, rows=plan.rows)

@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 
-from pipeline import launch, worker
+from pipeline import launch, planning, worker
 from pipeline.bigquery.client import explained
 from pipeline.engine import EngineHalted
 from pipeline.errors import ConfigError
@@ -181,16 +181,17 @@ def sample(plan: Plan, rows: int) -> Sample:
     the tables like any other answer, so a later run does not pay for it again.
 
     Args:
-        plan: the whole plan; that it may spend was checked.
+        plan: the whole plan.
         rows: how many.
 
     Raises:
-        ConfigError: as for any run.
+        ConfigError: as for any run; a changed fingerprint must be accepted for a sample, too.
         EngineHalted: the service refuses; the run is closed as halted.
     """
     options = plan.options
     limit = rows if options.limit is None else min(rows, options.limit)
     small = dataclasses.replace(plan, options=dataclasses.replace(options, limit=limit, run_id=None))
+    planning.check_spending(small)
     run = launch.prepare(small, processes=1, production=False)
     began = time.monotonic()
     state, reason = RunState.CANCELLED, "sample"

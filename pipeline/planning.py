@@ -103,8 +103,12 @@ class Plan:
     @property
     def secs(self) -> float:
         """Planned time of one worker process at the given limits, quota left aside."""
+        return self.secs_at(_ASSUMED_LATENCY_SECS)
+
+    def secs_at(self, latency_secs: float) -> float:
+        """The same, where a call takes so long."""
         calls = self.rows / self.settings.images_per_request
-        rates = [self.options.max_in_flight / _ASSUMED_LATENCY_SECS]
+        rates = [self.options.max_in_flight / max(latency_secs, 1e-3)]
         if self.options.requests_per_minute:
             rates.append(self.options.requests_per_minute / 60)
         if self.options.tokens_per_minute:

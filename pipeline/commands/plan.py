@@ -1,22 +1,33 @@
-"""`python -m pipeline plan`: what classify would ask, cost and take, by the same flags; asks nothing, creates nothing."""
+"""`python -m pipeline plan`: what classify would ask, cost and take, by the same flags; asks nothing but a `--sample`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline import console, options, planning
-from pipeline.errors import ConfigError
+from pipeline import console, direct, options, planning
+from pipeline.console import duration
+from pipeline.engine import EngineHalted
+from pipeline.errors import ConfigError, Halted
+from pipeline.planning import FREE_ROWS, Plan
+from pipeline.rows import Answer
+from pipeline.running import terminable
+
+_USAGE = """usage: python -m pipeline plan --flag=value ...   (the flags of classify)
+
+Calls no model and creates nothing, unless --sample=N is given: that asks N random rows for real and tells what they took.
+Their answers stay in the tables like any other, so that classify does not pay for them again."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the plan.
+    """Print the plan; with `--sample=N`, ask N rows for real and print what they show.
 
     Returns:
         0; 2 when classify would refuse to start, with its reason.
     """
     if "--help" in argv or "-h" in argv:
-        print("usage: python -m pipeline plan --flag=value ...   (the flags of classify)\n" + options.help_text())
+        print(f"{_USAGE}\n{options.help_text()}")
         return 0
+    rows, argv = _sample_of(argv)
     given, rest = options.parse(argv)
     if rest:
         from pipeline import submit  # only Beam's own flags, or misspelt ones, are worth loading Beam for
@@ -28,9 +39,78 @@ def main(argv: Sequence[str]) -> int:
     console.table("Plan", ("what", "how much"), plan.lines())
     for mark, answers, changes in plan.asked_before:
         console.say(f"{answers:,} answers to another version of this question ({mark}): {'; '.join(changes)}")
+    if rows is not None:
+        with terminable():
+            _print_sample(plan, _ask(plan, rows))
     try:
         planning.check_spending(plan)
     except ConfigError as error:
         console.say(f"classify would stop here: {error}")
         return error.exit_code
     return 0
+
+
+def _sample_of(argv: Sequence[str]) -> tuple[int | None, list[str]]:
+    """The rows that `--sample` asks for, and the other flags."""
+    rows: int | None = None
+    rest: list[str] = []
+    for word in argv:
+        if word == "--sample" or word.startswith("--sample="):
+            text = word.partition("=")[2]
+            if not text.isdecimal() or not 1 <= int(text) <= FREE_ROWS:
+                raise ConfigError(f"--sample={text}: expected a number of rows from 1 to {FREE_ROWS:,}")
+            rows = int(text)
+        else:
+            rest.append(word)
+    return rows, rest
+
+
+def _ask(plan: Plan, rows: int) -> direct.Sample:
+    try:
+        return direct.sample(plan, rows)
+    except EngineHalted as error:
+        raise Halted(f"halted, and no row was at fault: {error}. What is answered is kept") from error
+
+
+def _print_sample(plan: Plan, sample: direct.Sample) -> None:
+    if not sample.outcomes:
+        console.say(f"there is no row left to sample | run {sample.run_id}")
+        return
+    shown = [
+        (outcome.key, outcome.label or outcome.classification if isinstance(outcome, Answer) else f"({outcome.reason})")
+        for outcome in sample.outcomes
+    ]
+    console.table("Answers of the sample", ("key", "answer"), shown)
+    rows = len(sample.outcomes)
+    lines = [
+        ("sampled", f"{rows:,} rows, {len(sample.answers):,} answered, in {duration(sample.secs)}"),
+        ("tokens", f"{sample.rows * sample.tokens_per_row:,.0f} ({sample.tokens_per_row:,.0f} a row)"),
+        ("cost", _cost(sample)),
+    ]
+    if sample.latency_secs is not None:
+        secs = plan.secs_at(sample.latency_secs)
+        lines.append(
+            (
+                "time",
+                f"about {duration(secs)} with one worker process ({sample.latency_secs:.1f} s a call), quota allowing",
+            )
+        )
+    console.table(f"As measured, for {sample.rows:,} rows", ("what", "how much"), lines)
+    console.say(
+        f"the {len(sample.answers):,} answers are kept in {plan.answers}: classify will not pay for them again "
+        f"| run {sample.run_id}"
+    )
+
+
+def _cost(sample: direct.Sample) -> str:
+    if sample.usd_per_row is None:
+        return "not known: give --price_usd_per_mtok=IN,OUT"
+    each = f"${sample.usd_per_row * 1000:,.4f} for 1,000 rows; the sample itself ${sample.spent_usd:,.4f}"
+    try:
+        found = sample.total_usd()
+    except ImportError:
+        return f"${sample.rows * sample.usd_per_row:,.4f} ({each}; no interval: pip install 'gemini-image-pipeline[stats]')"
+    if found is None:
+        return f"${sample.rows * sample.usd_per_row:,.4f} ({each}; no interval from one row)"
+    total, low, high = found
+    return f"${total:,.4f}, with 90 % confidence ${low:,.4f} to ${high:,.4f} ({each})"

@@ -87,6 +87,7 @@ def prepare(plan: Plan, processes: int | None, *, production: bool = True) -> Ru
             done,
             retry=worklist.RetryFailed(options.retry_failed),
             limit=plan.limit,
+            buckets=worklist.bucket_count(plan.worklist_rows),
             labels=job.labels,
             job=job,
         )

@@ -18,7 +18,7 @@ from pipeline.gemini import models
 from pipeline.gemini.endpoint import VertexEndpoint
 from pipeline.gemini.prices import Estimate, Prices, estimate, parse_prices
 from pipeline.options import Options
-from pipeline.rows import Column
+from pipeline.rows import FAILURE_COLUMNS, RUN_COLUMNS, Column
 from pipeline.task import Settings, Task, differences, fingerprint, identity
 
 FREE_ROWS = 1000  # more rows than that are asked only under --limit or --max_cost_usd
@@ -74,6 +74,12 @@ class Plan:
     def rows(self) -> int:
         """Rows that will be asked: those to ask, within limit and budget."""
         return self.count.to_ask if self.limit is None else min(self.count.to_ask, self.limit)
+
+    @property
+    def worklist_rows(self) -> int:
+        """Rows that the worklist will have: those to ask and those to file as unusable, within limit and budget."""
+        rows = self.count.to_ask + self.count.to_file
+        return rows if self.limit is None else min(rows, self.limit)
 
     @property
     def over_budget(self) -> int:
@@ -207,7 +213,9 @@ def make(options: Options, only_keys: Sequence[str] | None = None) -> Plan:
     usd_per_row = None if cost is None else cost / settings.images_per_request
 
     mark, asked = fingerprint(task, settings), identity(task, settings)
-    has_answers, has_failures, has_runs = (tables.exists(endpoint, name) for name in (answers, failures, runs))
+    has_answers = tables.check_table(endpoint, answers, inputs.answer_columns(kept))
+    has_failures = tables.check_table(endpoint, failures, FAILURE_COLUMNS, "--failures_table")
+    has_runs = tables.check_table(endpoint, runs, RUN_COLUMNS, "--runs_table")
     done = worklist.Done(mark, answers if has_answers else None, failures if has_failures else None)
     retry = worklist.RetryFailed(options.retry_failed)
     job = query.Job(maximum_bytes_billed=options.maximum_bytes_billed, labels={"pipeline": "gemini_image_pipeline"})

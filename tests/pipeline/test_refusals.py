@@ -82,3 +82,11 @@ def test_audit_gives_the_books_of_the_newest_run(sampled):
     done = sampled.run("audit")
     assert done.code == 0, done.err
     assert done.summary == f"rows 5 = answered 5 + failed 0 (already answered 0) | run {run_id}"
+
+
+def test_an_output_table_of_somebody_else_is_named_with_its_columns(sampled):
+    sampled.query("CREATE TABLE `{dataset}.theirs` AS SELECT 1 AS id, 'x' AS label")
+    done = sampled.classify(f"--output_table={sampled.dataset}.theirs")
+    assert done.code == 2
+    assert f"--output_table {sampled.dataset}.theirs" in done.err and "it lacks key" in done.err
+    assert sampled.vertex.stats()["calls"] == 0

@@ -264,5 +264,6 @@ class Landing:
                 ledger.drop(part)
         elif parts:
             ledger.ask_next(parts)
-        if lane.landed or lane.bug or lane.open == lane.held:
+        # A lane in the queue is not woken for each outcome: it looks when it is its turn, or after HAND_ON_SECS.
+        if lane.bug or (not lane.queued and (lane.landed or lane.open == lane.held)):
             ledger.turns.wake(lane)

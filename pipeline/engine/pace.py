@@ -33,8 +33,8 @@ MAX_HOLD_SECS = 600.0
 _CUT_EVERY_SECS = 1.0
 # A sender that wakes up late may catch up on this much time; more would be a burst.
 _LAG_SECS = 0.02
-# A departure that is due so soon leaves now: a timer is no finer.
-_EARLY_SECS = 0.001
+# A departure that is due so soon leaves now: at a high rate a few calls share the cost of one thread's sleep.
+_EARLY_SECS = 0.004
 # Landings that the share rejected is judged as if there were, so that one rejection among few calls is no collapse.
 _PRIOR_LANDINGS = 3
 
@@ -116,7 +116,8 @@ class Pace:
             self._held_at = now
         if self._tokens_per_sec is not None:
             wait = max(wait, self._paid_at - now)
-        wait = max(wait, self._hold_until - now)
+        if self._hold_until > now:  # to the letter, not a moment early
+            return max(wait, self._hold_until - now)
         if wait > _EARLY_SECS:
             return wait
         if self._left_at <= self._held_at and self.rate < self._ceiling and not self._probing:

@@ -24,6 +24,10 @@ from pipeline.engine.ledger import Counts, Flight, Ledger
 from pipeline.engine.pace import Pace
 from pipeline.engine.policy import Limits
 
+HAND_ON_SECS = 0.05
+"""How long an outcome may wait for its lane to have its turn. Waking a thread costs more than all else that the engine
+does for a call, and with several lanes in the queue it would wake one more for each outcome."""
+
 
 @dataclasses.dataclass(slots=True)
 class Stats(Counts):
@@ -182,7 +186,7 @@ class Engine:
                     return 0.0
                 lane.throttled = not ledger.full(flight.rows)
                 turns.queue(lane)
-                return wait
+                return min(wait, HAND_ON_SECS) if lane.open else wait
             ledger.add(flight)
             number = ledger.depart(flight, now)
             if ledger.full(flight.rows):

@@ -91,9 +91,9 @@ class World:
         self.time = max(self.time, due)
         while self._events and self._events[0][0] <= self.time:
             heapq.heappop(self._events)[2]()
-        for task in sorted(self._blocked, key=lambda task: task.number):
-            if task.deadline <= self.time:
-                self._unblock(task)
+        late = [task for task in self._blocked if task.deadline <= self.time]
+        for task in sorted(late, key=lambda task: task.number):
+            self._unblock(task)
 
     def _resume(self, task: _Task) -> None:
         task.go.release()

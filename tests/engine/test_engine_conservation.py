@@ -81,7 +81,7 @@ scenarios = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(scenarios)
 def test_each_row_comes_out_once_or_is_counted_as_not_asked(scenario: dict[str, Any]) -> None:
     limits = Limits(max_in_flight=scenario["window"], call_timeout_secs=20, watchdog_secs=1)

@@ -69,9 +69,9 @@ def test_a_run_that_cannot_work_costs_at_most_a_hundred_calls(window: int, fails
 def test_a_fault_that_comes_later_costs_at_most_a_hundred_calls_after_it_shows(
     window: int, latency: Latency, fails_after: Latency
 ) -> None:
-    server = FaultAt(6.5, latency=latency, fails_after=fails_after, missing=0.002)
+    server = FaultAt(3.5, latency=latency, fails_after=fails_after, missing=0.002)
     run = Run(server, limits=Limits(max_in_flight=window))
-    outcomes = run.go(*[rows(12_000, 12_000 * lane) for lane in range(4)])
+    outcomes = run.go(*[rows(6000, 6000 * lane) for lane in range(4)])
     assert 0 < server.calls_after(run) + 1 <= 100
     assert [type(raised) for raised in run.raised] == [EngineHalted] * 4
     assert {outcome[0] for outcome in outcomes} <= {"ok", "not_found"}  # nobody was filed for the run's fault
@@ -87,12 +87,12 @@ def test_images_that_are_missing_among_others_do_not_halt_a_run_nor_slow_it_much
 ) -> None:
     def went(share: float) -> tuple[Run, list[Any]]:
         run = Run(FaultAt(1e9, latency=latency, fails_after=at_once, missing=share), limits=Limits(max_in_flight=200))
-        return run, run.go(rows(4000), rows(4000, 4000))
+        return run, run.go(rows(2000), rows(2000, 2000))
 
     run, outcomes = went(missing)
     assert run.raised == []
-    assert sorted(outcome[1] for outcome in outcomes) == list(range(8000))
-    assert Counter(outcome[0] for outcome in outcomes)["not_found"] == pytest.approx(8000 * missing, rel=0.6)
+    assert sorted(outcome[1] for outcome in outcomes) == list(range(4000))
+    assert Counter(outcome[0] for outcome in outcomes)["not_found"] == pytest.approx(4000 * missing, rel=0.6)
     clean, _ = went(0.0)
     assert run.world.now() - 1000 <= 1.15 * (clean.world.now() - 1000) + 5
 

@@ -29,10 +29,10 @@ def test_every_row_comes_out_once_and_the_window_is_full_but_never_exceeded() ->
 
 def test_a_window_of_four_thousand_is_filled_by_four_bundles() -> None:
     run = Run(answer, limits=Limits(max_in_flight=4000))
-    outcomes = run.go(*[rows(6000, 6000 * lane) for lane in range(4)])
-    assert keys(outcomes) == list(range(24_000))
+    outcomes = run.go(*[rows(3000, 3000 * lane) for lane in range(4)])
+    assert keys(outcomes) == list(range(12_000))
     assert run.server.most_in_flight == 4000
-    assert run.world.now() - 1000 <= 24_000 / 4000 + 2
+    assert run.world.now() - 1000 <= 12_000 / 4000 + 2
 
 
 def test_bundles_take_slots_in_turn() -> None:
@@ -104,9 +104,9 @@ def test_nothing_is_read_ahead() -> None:
 
 def test_outcomes_are_handed_on_while_a_bundle_waits_for_its_turn() -> None:
     def reply(request: int, _number: int, _now: float) -> Reply:
-        return (1.0, OK) if request == 0 else (500.0, OK)
+        return (1.0, OK) if request == 0 else (60.0, OK)
 
-    run = Run(reply, limits=Limits(max_in_flight=2, call_timeout_secs=600))
+    run = Run(reply, limits=Limits(max_in_flight=2))
     lane = run.engine.lane()
     taken_at = {}
 
@@ -118,7 +118,7 @@ def test_outcomes_are_handed_on_while_a_bundle_waits_for_its_turn() -> None:
             taken_at[outcome[1]] = run.world.now() - 1000
 
     run.world.run(work, close=run.engine.close)
-    assert taken_at[0] == 1.0
+    assert taken_at[0] == pytest.approx(1.0, abs=0.06)
 
 
 def test_outcomes_are_handed_on_while_a_bundle_waits_for_the_pace() -> None:
@@ -137,7 +137,7 @@ def test_outcomes_are_handed_on_while_a_bundle_waits_for_the_pace() -> None:
         list(lane.drain())
 
     run.world.run(work, close=run.engine.close)
-    assert taken_at == {0: 1.0}
+    assert taken_at == {0: pytest.approx(1.0, abs=0.06)}
     assert lane.throttled_ms() == pytest.approx(120_000, abs=2_000)
     assert lane.throttled_ms() == 0
 
@@ -147,7 +147,7 @@ def test_rows_in_flight_or_waiting_for_a_retry_are_at_most_twice_the_window() ->
 
     def reply(_request: int, _number: int, _now: float) -> Reply:
         if faults.random() < 0.6:
-            return 0.1, error("UNAVAILABLE", retry_delay_secs=20.0 * faults.random())
+            return 0.1, error("UNAVAILABLE", retry_delay_secs=3.0 * faults.random())
         return 1.0, OK
 
     class NoHold(Pace):
@@ -166,8 +166,8 @@ def test_rows_in_flight_or_waiting_for_a_retry_are_at_most_twice_the_window() ->
     pace = NoHold()
     pace.rate = 1e6
     run = Run(reply, limits=Limits(max_in_flight=20, max_attempts=1000), pace=pace, engine=Watched)
-    outcomes = run.go(rows(300), rows(300, 300))
-    assert keys(outcomes) == list(range(600))
+    outcomes = run.go(rows(120), rows(120, 120))
+    assert keys(outcomes) == list(range(240))
     assert max(unresolved for unresolved, _ in most) == 40
     assert max(waiting for _, waiting in most) >= 20
     assert run.server.most_in_flight <= 20
@@ -297,8 +297,8 @@ def test_calls_that_fail_or_succeed_within_send_do_not_deadlock() -> None:
         return -1.0, OK
 
     run = Run(reply, limits=Limits(max_in_flight=3))
-    outcomes = run.go(rows(3000), rows(3000, 3000))
-    assert keys(outcomes) == list(range(6000))
+    outcomes = run.go(rows(1000), rows(1000, 1000))
+    assert keys(outcomes) == list(range(2000))
 
 
 @pytest.mark.parametrize("method", ["tokens", "request", "answered", "failed", "timed_out"])
@@ -545,9 +545,9 @@ def test_a_refresh_that_fails_halts_the_run() -> None:
 
 def test_without_quota_the_engine_reaches_its_window_within_seconds() -> None:
     run = Run(answer, limits=Limits(max_in_flight=500), pace=Pace(rng=random.Random(1)))
-    outcomes = run.go(rows(20_000))
-    assert len(outcomes) == 20_000
-    assert run.server.sent_between(10, 30) >= 0.99 * 500 * 20
+    outcomes = run.go(rows(9000))
+    assert len(outcomes) == 9000
+    assert run.server.sent_between(10, 18) >= 0.99 * 500 * 8
     assert run.engine.stats().rate_per_sec <= 1100
 
 

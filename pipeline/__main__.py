@@ -12,6 +12,8 @@ COMMANDS = {
     "classify": "ask the question about every row of the input and write the answers",
     "plan": "what classify would ask, cost and take; asks nothing",
     "audit": "the books of a run: every row answered, failed or not asked",
+    "evaluate": "how right the answers are, on rows whose true answers are known; compare two ways of asking",
+    "export_tuning": "examples for supervised tuning on Vertex AI, from labels or answers",
     "tasks": "list, show, check or write task files",
     "subscribe": "subscribe to the Street View Insights listing",
     "demo": "classify drawn sample pictures with the embedded services; needs no Google Cloud",

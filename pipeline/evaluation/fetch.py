@@ -78,7 +78,7 @@ def outcomes(
   FROM {failures.sql} WHERE fingerprint = @fingerprint AND key IN UNNEST(@only_keys)
 )
 SELECT *, SUM(cost_usd) OVER (PARTITION BY key) AS dollars,
-  COUNTIF(cost_usd IS NULL) OVER (PARTITION BY key) AS unpriced
+  SUM(IF(cost_usd IS NULL, 1, 0)) OVER (PARTITION BY key) AS unpriced
 FROM paid WHERE TRUE
 QUALIFY ROW_NUMBER() OVER (PARTITION BY key ORDER BY is_answer DESC, `at` DESC, run_id DESC) = 1
 ORDER BY key"""

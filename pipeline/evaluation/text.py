@@ -27,8 +27,6 @@ def tables(report: Report) -> Iterator[Table]:
         yield _numbers(numbers)
     for each in report.calibration:
         yield _calibration(each)
-    if report.disagreements:
-        yield _disagreements(report)
 
 
 def notes(report: Report) -> list[str]:
@@ -43,6 +41,18 @@ def notes(report: Report) -> list[str]:
         lines.append(f"{report.not_asked:,} labelled rows were not asked and do not count")
     if report.not_scored:
         lines.append(f"labelled, but boxes have no score: {', '.join(report.not_scored)}")
+    return lines
+
+
+def disagreements(report: Report) -> list[str]:
+    """The worst rows, two lines each: what was said for what is true, and the image. Lines, so that URIs stay whole."""
+    shown = report.disagreements[:_DISAGREEMENTS]
+    if not shown:
+        return []
+    lines = [f"the worst {len(shown)} of {len(report.disagreements):,} disagreements, what was said for what is true:"]
+    for each in shown:
+        differs = "; ".join(f"{name}: {pair['said']!r} for {pair['true']!r}" for name, pair in each.differs.items())
+        lines += [f"  {each.key}  {differs}", f"    {each.uri or ''}"]
     return lines
 
 
@@ -125,15 +135,6 @@ def _calibration(found: Calibration) -> Table:
     of = "the whole row" if found.of == ALL else found.of
     title = f"{found.confidence} of {of}: Brier {found.brier:.3f}, expected error {found.expected_error:.3f}"
     return title, ("confidence", "rows", "mean", "right"), rows
-
-
-def _disagreements(report: Report) -> Table:
-    rows = []
-    for each in report.disagreements[:_DISAGREEMENTS]:
-        differs = "; ".join(f"{name}: {pair['said']} for {pair['true']}" for name, pair in each.differs.items())
-        rows.append((each.key, differs, each.uri or ""))
-    count = len(report.disagreements)
-    return f"Worst {len(rows)} of {count:,} disagreements, said for true", ("key", "said for true", "image"), rows
 
 
 def _money(report: Report) -> str:

@@ -200,7 +200,9 @@ def test_the_surest_of_equally_wrong_rows_is_the_worst():
 
 
 def test_an_unknown_price_makes_no_dollars():
-    found = report.make(report.Asked("it", TASK, "f", "m"), TRUTH, [*OUTCOMES[:5], Outcome("k005", None, None, "x", None)])
+    found = report.make(
+        report.Asked("it", TASK, "f", "m"), TRUTH, [*OUTCOMES[:5], Outcome("k005", None, None, "x", None)]
+    )
     assert (found.cost_usd, found.usd_per_row, found.usd_per_right) == (None, None, None)
 
 
@@ -281,7 +283,9 @@ def side(name, outcomes, truth=TRUTH):
 
 def test_two_ways_are_compared_row_by_row_and_priced():
     other = [
-        Outcome(each.key, each.uri, each.values and {**each.values, **TRUTH.rows[each.key]}, each.reason, 2 * each.cost_usd)
+        Outcome(
+            each.key, each.uri, each.values and {**each.values, **TRUTH.rows[each.key]}, each.reason, 2 * each.cost_usd
+        )
         for each in OUTCOMES
     ]  # all right, but for the rows without an answer
     found = comparison.compare(side("A", OUTCOMES), side("B", other))

@@ -11,11 +11,12 @@ import json
 import os
 import re
 import shutil
-import socket
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import grpc
 import pytest
 from check_prism import beam_version, built
 from google.cloud import dataflow_v1beta3
@@ -87,10 +88,12 @@ def image() -> str:
         )
     HOME.mkdir(parents=True, exist_ok=True)
     (HOME / "registries.conf").write_text('unqualified-search-registries = ["docker.io"]\n', "utf-8")
+    buildah("rm", "--all")  # what an interrupted run left
     _make_base_images(built(BOOT, beam_version()))
     files = ["--file", "templates/Dockerfile", "--ignorefile", "templates/Dockerfile.dockerignore"]
     flags = ["--pull-never", "--isolation", "chroot", "--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro"]
     buildah("build", *files, *flags, "--build-arg", f"PIPELINE_IMAGE={IMAGE}", "--tag", IMAGE, ".")
+    buildah("rmi", "--prune", "--force")  # the images of the runs before
     return IMAGE
 
 
@@ -156,23 +159,18 @@ def test_beams_own_boot_in_the_image_runs_the_job(launched, direct, cloud, image
     text = cloud.storage.read(BUCKET, launching.job_graph.removeprefix(f"gs://{BUCKET}/"))
     options = json.loads(text)["environment"]["sdkPipelineOptions"]["options"]
     pipeline = cloud.storage.read(BUCKET, options["pipelineUrl"].removeprefix(f"gs://{BUCKET}/"))
+    address = f"localhost:{WORKER_POOL_PORT}"
     with container(image) as name, contextlib.ExitStack() as stack:
         entry = json.loads(buildah("inspect", name))["OCIv1"]["config"]["Entrypoint"]
         pool = subprocess.Popen(
             in_container(name, [*entry, "--worker_pool"], environment),
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         stack.callback(pool.wait)
-        stack.callback(pool.terminate)
-        _wait_for_port(WORKER_POOL_PORT, pool)
-        assert on_a_worker_pool(pipeline, f"localhost:{WORKER_POOL_PORT}", options) == "DONE"
+        stack.callback(os.killpg, pool.pid, signal.SIGKILL)  # with the processes that it started
+        channel = stack.enter_context(grpc.insecure_channel(address))
+        grpc.channel_ready_future(channel).result(timeout=120)
+        assert on_a_worker_pool(pipeline, address, options) == "DONE"
     assert cloud.answers("in_image") == direct
-
-
-def _wait_for_port(port: int, process: subprocess.Popen[str]) -> None:
-    while True:
-        with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        assert process.poll() is None, process.stderr and process.stderr.read()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +62,20 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def direct(cloud: Cloud) -> list[dict[str, Any]]:
+def meanwhile() -> Iterator[ThreadPoolExecutor]:
+    """Runs commands beside each other: what they cost is mostly loading Beam, each in a process of its own."""
+    with ThreadPoolExecutor() as pool:
+        yield pool
+
+
+@pytest.fixture(scope="session")
+def direct_run(cloud: Cloud, meanwhile: ThreadPoolExecutor) -> Future[subprocess.CompletedProcess[str]]:
+    return meanwhile.submit(cloud.run, ["-m", "pipeline", "classify", *cloud.question("direct")])
+
+
+@pytest.fixture(scope="session")
+def direct(cloud: Cloud, direct_run: Future[subprocess.CompletedProcess[str]]) -> list[dict[str, Any]]:
     """The answers to the same question by one process on this machine, in the table `direct`."""
-    done = cloud.run(["-m", "pipeline", "classify", *cloud.question("direct")])
+    done = direct_run.result()
     assert done.returncode == 0, done.stderr[-3000:]
     return cloud.answers("direct")

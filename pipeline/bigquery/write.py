@@ -34,6 +34,8 @@ from pipeline.rows import Column
 # A new table or column may be unknown to the write service for minutes; connections break and come back.
 GIVE_UP_SECS = 600.0
 _APPENDS_IN_FLIGHT = 8
+# Rows are paid for: while nothing is acknowledged, no more of them are taken than one flush may lose.
+_STALLED_SECS = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +92,8 @@ class RowWriter:
         columns: Its columns. Keys of a row that are no column are left out.
         flush_rows: Rows of one append; so many are sent without waiting for more.
         flush_secs: A row waits at most so long before it is sent.
-        max_pending_rows: Appending waits while so many rows are unacknowledged.
+        max_pending_rows: Appending waits while so many rows are unacknowledged, or `flush_rows` while BigQuery refuses
+            or is silent.
         give_up_secs: How long to go on when nothing is acknowledged, in seconds.
         ack_timeout_secs: A connection that acknowledges nothing for so long is replaced.
         first_delay_secs: Pause before the first further attempt; doubles up to 5 s.
@@ -194,7 +197,7 @@ class RowWriter:
         with self._lock:
             if self._thread is None or self._closing:
                 raise ValueError(f"append to {self._table} before open() or after close()")
-            while self._pending_rows >= self._max_pending and bundle._error is None:
+            while self._pending_rows >= self._most_pending() and bundle._error is None:
                 self._hurry()
                 self._progress.wait()
             _raise(bundle)
@@ -207,6 +210,16 @@ class RowWriter:
             bundle._open += 1
             if len(self._buffer) in (1, self._flush_rows):
                 self._work.notify()
+
+    def _most_pending(self) -> int:
+        """Rows that may be unacknowledged: many while acknowledgements come, one flush's worth while they do not."""
+        connection = self._connection
+        stalled = self._failing_since is not None or (
+            connection is not None
+            and bool(connection.in_flight)
+            and time.monotonic() - connection.last_heard > _STALLED_SECS
+        )
+        return min(self._flush_rows, self._max_pending) if stalled else self._max_pending
 
     def _wait(self, bundle: Bundle) -> None:
         with self._lock:

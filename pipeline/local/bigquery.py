@@ -74,6 +74,11 @@ class BigQueryEmulator:
         """The project that the data sets of the demo and the tests live in."""
         return self._project
 
+    @property
+    def pid(self) -> int:
+        """The child's process id, for tests that limit what it may use; 0 where it does not run."""
+        return self._process.pid if self._process is not None else 0
+
     def start(self) -> Self:
         """Starts the child and returns when both ports answer."""
         if self._process is not None:

@@ -20,11 +20,11 @@ LAYERS = [
     ["transforms"],
     ["worker"],
     ["planning"],
-    ["asking"],
+    ["asking", "evaluation", "tuning"],
     ["gemini"],
     ["engine", "bigquery", "options", "console"],
     ["task"],
-    ["rows"],
+    ["rows", "files"],
     ["errors"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -65,11 +65,11 @@ def test_imports_go_one_way(path):
             assert name in ALONE[unit], f"{path} imports {name}, but {unit} stands alone"
 
 
-@pytest.mark.parametrize("command", ["plan", "audit", "tasks", "subscribe"])
+@pytest.mark.parametrize("command", ["plan", "audit", "evaluate", "export_tuning", "tasks", "subscribe"])
 def test_the_light_commands_do_not_import_beam(command):
     code = (
         f"import sys, pipeline.commands.{command}\n"
-        "heavy = [name for name in ('apache_beam', 'bqemulator', 'PIL') if name in sys.modules]\n"
+        "heavy = [name for name in ('apache_beam', 'bqemulator', 'PIL', 'scipy', 'sklearn', 'statsmodels') if name in sys.modules]\n"
         "sys.exit(f'imports {heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -14,6 +14,8 @@ COMMANDS = {
     "audit": "the books of a run: every row answered, failed or not asked",
     "evaluate": "how right the answers are, on rows whose true answers are known; compare two ways of asking",
     "export_tuning": "examples for supervised tuning on Vertex AI, from labels or answers",
+    "report": "what was answered, on one HTML page that opens offline",
+    "doctor": "whether classify would work here: credentials, roles, tables, one image, one call",
     "tasks": "list, show, check or write task files",
     "subscribe": "subscribe to the Street View Insights listing",
     "demo": "classify drawn sample pictures with the embedded services; needs no Google Cloud",

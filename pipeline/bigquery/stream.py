@@ -20,6 +20,7 @@ OK, INVALID_ARGUMENT, NOT_FOUND, INTERNAL = 0, 3, 5, 13  # https://grpc.github.i
 _FINAL_CODES = frozenset({7, 9, 12, 16})  # PERMISSION_DENIED, FAILED_PRECONDITION, UNIMPLEMENTED, UNAUTHENTICATED
 _TRACE_ID = "gemini-image-pipeline"
 _RPC_TIMEOUT_SECS = 30.0
+_JOIN_SECS = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +62,8 @@ class Connection:
         metadata = (to_metadata((("write_stream", self._stream),)),)
         # The generated method would wait for the first response before it returns; the transport's does not.
         self._call = client.transport.append_rows(self._requests(), metadata=metadata)
-        threading.Thread(target=self._read, name=f"acknowledgements {table}", daemon=True).start()
+        self._reader = threading.Thread(target=self._read, name=f"acknowledgements {table}", daemon=True)
+        self._reader.start()
 
     def send(self, batch: Batch) -> None:
         """Puts a batch on its way; it is in flight until its response or the end."""
@@ -74,6 +76,14 @@ class Connection:
         """Ends the stream at once; what is in flight may or may not arrive."""
         self._queue.put(None)
         self._call.cancel()
+
+    def join(self) -> None:
+        """After `close`, waits for the connection's thread; not to be called with a lock that the callbacks take.
+
+        A daemon thread that Python's end interrupts in gRPC keeps the call's lock for ever, and whoever collects the
+        call then waits for that lock: the process would never end.
+        """
+        self._reader.join(_JOIN_SECS)
 
     def _requests(self) -> Iterator[Any]:
         from google.cloud.bigquery_storage_v1 import types

@@ -251,6 +251,7 @@ class RowWriter:
                 connection, self._connection = self._connection, None
             if connection is not None:
                 connection.close()
+                connection.join()
 
     def _next(self) -> list[_Entry] | Batch | None:
         """Waits for what to send next: rows to encode, a batch to send again, or None at the end."""

@@ -151,12 +151,7 @@ class Landing:
         passing = transient(error)
         if passing and self._outage.error(now, flight.sent_at, id(flight)) and not self._is_end_of_work():
             self._pace.collapse(now)
-        # UNAVAILABLE is never a row's fault: the second in a row of a job, without any success in between, is an
-        # outage. Other errors may be, and a single row that fails for ever must not pass for one.
-        outage = self._outage.wide or (error.code == "UNAVAILABLE" and flight.error_at > self._success_at)
-        if passing:
-            self._since(flight, now)
-        outage = outage and not self._is_last_straggler(flight, now)
+        outage = passing and self._is_outage(flight, error, now)
         refreshed = not self._can_refresh or flight.sent_at >= self.refreshed_at > self._success_at
         history = flight.history(now, outage=outage, refreshed=refreshed)
         decision = decide(error, history, self._limits, self._random())
@@ -193,18 +188,22 @@ class Landing:
             self._ledger.hold(flight)
         return not hold
 
-    def _since(self, flight: Flight, now: float) -> None:
-        """Books since when the job fails without any success of the process, and whether it did before one."""
-        if flight.error_at <= self._success_at or flight.failing_since == math.inf:
-            flight.failed_alone |= -math.inf < flight.error_at <= self._success_at
-            flight.failing_since = now
+    def _is_outage(self, flight: Flight, error: CallError, now: float) -> bool:
+        """Whether the whole service seems to be out, so that an error costs the job nothing.
 
-    def _is_last_straggler(self, flight: Flight, now: float) -> bool:
-        """At the end of the work only rows that fail are left, and no success can tell them from an outage: they are to
-        end. At once where others succeeded between two errors of the row, else after a pause such as services have."""
-        if not self._is_end_of_work():
+        UNAVAILABLE is never a row's fault: the second of a job, without any success of the process in between, is an
+        outage. Other errors may be the row's, and a single row that fails for ever must not pass for an outage.
+
+        At the end of the work only rows that fail are left, and no success can tell them from an outage, but they have
+        to end. They do at once where others succeeded between two errors of the row, else after `LAST_ROWS_SECS`.
+        """
+        succeeded_since = flight.error_at <= self._success_at
+        if succeeded_since or flight.failing_since == math.inf:
+            flight.failed_alone |= succeeded_since and flight.error_at > -math.inf
+            flight.failing_since = now
+        if self._is_end_of_work() and (flight.failed_alone or now - flight.failing_since >= LAST_ROWS_SECS):
             return False
-        return flight.failed_alone or now - flight.failing_since >= LAST_ROWS_SECS
+        return self._outage.wide or (error.code == "UNAVAILABLE" and not succeeded_since)
 
     def _is_end_of_work(self) -> bool:
         return not self._ledger.turns.wanting and self._ledger.open - self._breaker.held < LAST_ROWS

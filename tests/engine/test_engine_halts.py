@@ -338,3 +338,17 @@ def test_one_row_with_a_lasting_error_at_the_end_of_a_run_does_not_hold_it_up_or
     assert ("unavailable", 49, 5, 5) in outcomes
     assert run.raised == []
     assert run.world.now() - 1000 < 60
+
+
+def test_one_row_that_never_gets_through_is_given_up_at_the_end_of_a_run_and_halts_nothing() -> None:
+    run = Run(lambda request, *_: (0.2, error("UNAVAILABLE") if request == 49 else OK), limits=Limits(max_in_flight=5))
+    outcomes = run.go(rows(50))
+    assert [outcome[:2] for outcome in outcomes if outcome[0] != "ok"] == [("unavailable", 49)]
+    assert run.raised == []
+    assert run.world.now() - 1000 < 150
+
+
+def test_a_run_of_one_row_without_any_service_ends_within_minutes_and_files_it_as_unavailable() -> None:
+    run = Run(lambda *_: (0.2, error("UNAVAILABLE")), pace=Pace(rng=random.Random(1)))
+    assert [outcome[0] for outcome in run.go(rows(1))] == ["unavailable"]
+    assert 90 <= run.world.now() - 1000 < 300

@@ -147,7 +147,7 @@ def test_rows_in_flight_or_waiting_for_a_retry_are_at_most_twice_the_window() ->
 
     def reply(_request: int, _number: int, _now: float) -> Reply:
         if faults.random() < 0.6:
-            return 0.1, error("UNAVAILABLE", retry_delay_secs=3.0 * faults.random())
+            return 0.1, error("UNAVAILABLE", retry_delay_secs=6.0 * faults.random())
         return 1.0, OK
 
     class NoHold(Pace):
@@ -163,7 +163,7 @@ def test_rows_in_flight_or_waiting_for_a_retry_are_at_most_twice_the_window() ->
             most.append((stats.unresolved_rows, stats.waiting))
             return wait
 
-    pace = NoHold()
+    pace = NoHold(rng=random.Random(1))
     pace.rate = 1e6
     run = Run(reply, limits=Limits(max_in_flight=20, max_attempts=1000), pace=pace, engine=Watched)
     outcomes = run.go(rows(120), rows(120, 120))
@@ -181,7 +181,7 @@ def test_retries_go_before_new_rows_and_hold_no_slot_while_they_wait() -> None:
         def hold(self, now: float, secs: float) -> None:
             return
 
-    pace = NoHold()
+    pace = NoHold(rng=random.Random(1))
     pace.rate = 1e6
     run = Run(reply, limits=Limits(max_in_flight=2), pace=pace)
     run.go(rows(40))
@@ -227,6 +227,12 @@ def test_a_row_that_is_rejected_for_an_hour_is_given_up_as_rate_limited() -> Non
     assert keys(outcomes) == [0, 1, 2]
     assert all(attempts == 0 for _, _, attempts, _ in outcomes)
     assert 3600 <= run.world.now() - 1000 < 3800
+
+
+def test_a_row_that_is_told_to_wait_for_longer_than_it_may_is_given_up_at_once() -> None:
+    run = Run(lambda *_: (0.1, error("RESOURCE_EXHAUSTED", retry_delay_secs=7200.0)))
+    assert run.go(rows(1)) == [("rate_limited", 0, 0, 1)]
+    assert run.world.now() - 1000 < 1
 
 
 def test_a_row_gets_so_many_attempts_and_then_fails_with_what_happened() -> None:

@@ -38,7 +38,7 @@ def credentials(patient: Patient) -> str:
     from google.auth.transport.requests import Request
 
     options = patient.options
-    vertex = VertexEndpoint.parse(options.vertex_endpoint, options.vertex_location or "us")
+    vertex = VertexEndpoint.parse(options.vertex_endpoint, "us")  # where is for the model's own check
     planning.project_of(options)
     if not vertex.secure and options.bigquery_endpoint and options.bigquery_endpoint.startswith("http://"):
         return "not needed: all services are on this machine"

@@ -1,0 +1,120 @@
+"""A BigQuery REST front that can be told to refuse, in BigQuery's own words, and a Storage API that refuses everything."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import http.client
+import json
+import re
+import threading
+from collections.abc import Iterator
+from concurrent import futures
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+import grpc
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+    """What answers a request instead of the emulator: where method and path match `where`, and the body `body`."""
+
+    where: str
+    status: int
+    reason: str
+    message: str
+    body: str = ""
+
+
+class RestFront:
+    """A front of the emulator's REST API; `refuse` and `answer` change what it says, `paths` is what it was asked."""
+
+    def __init__(self, target: str) -> None:
+        self.refusals: list[Refusal] = []
+        self.answers: list[tuple[str, dict[str, Any]]] = []
+        self.patches: list[tuple[str, dict[str, Any]]] = []
+        self.paths: list[str] = []
+        front, address = self, urlsplit(target)
+
+        class Handler(BaseHTTPRequestHandler):
+            def handle_any(self) -> None:
+                body = self.rfile.read(int(self.headers.get("content-length") or 0))
+                asked = f"{self.command} {urlsplit(self.path).path}"
+                front.paths.append(asked)
+                for refusal in front.refusals:
+                    if re.search(refusal.where, asked) and re.search(refusal.body, body.decode(errors="replace")):
+                        error = {"code": refusal.status, "message": refusal.message, "status": refusal.reason}
+                        error["errors"] = [{"message": refusal.message, "reason": refusal.reason}]
+                        return self._send(refusal.status, json.dumps({"error": error}).encode())
+                for where, answer in front.answers:
+                    if re.search(where, asked):
+                        return self._send(200, json.dumps(answer).encode())
+                connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
+                headers = {
+                    name: value
+                    for name, value in self.headers.items()
+                    if name.lower() not in ("host", "accept-encoding", "connection")
+                }
+                with contextlib.closing(connection):
+                    connection.request(self.command, self.path, body or None, headers)
+                    answered = connection.getresponse()
+                    content = answered.read()
+                for where, patch in front.patches:
+                    if answered.status == 200 and re.search(where, asked):
+                        content = json.dumps(json.loads(content) | patch).encode()
+                self._send(answered.status, content)
+
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
+
+            def _send(self, status: int, content: bytes) -> None:
+                self.send_response(status)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: Any) -> None:
+                """Nothing: tests read what is printed."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[RestFront]:
+        thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._server.shutdown()
+            self._server.server_close()
+            thread.join()
+
+
+@contextlib.contextmanager
+def refusing_storage(message: str) -> Iterator[str]:
+    """A Storage API that denies every call; yields its HOST:PORT."""
+
+    class Deny(grpc.GenericRpcHandler):
+        def service(self, details: Any) -> Any:
+            def refuse(_request: Any, context: Any) -> None:
+                context.abort(grpc.StatusCode.PERMISSION_DENIED, message)
+
+            def refuse_stream(requests: Any, context: Any) -> Iterator[bytes]:
+                context.abort(grpc.StatusCode.PERMISSION_DENIED, message)
+                yield b""
+
+            if details.method.endswith("AppendRows"):
+                return grpc.stream_stream_rpc_method_handler(refuse_stream)
+            return grpc.unary_unary_rpc_method_handler(refuse)
+
+    server = grpc.server(futures.ThreadPoolExecutor(4))
+    server.add_generic_rpc_handlers((Deny(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(0).wait()

@@ -39,24 +39,21 @@ class RestFront:
         front, address = self, urlsplit(target)
 
         class Handler(BaseHTTPRequestHandler):
-            def handle_any(self) -> None:
+            def do_GET(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length") or 0))
                 asked = f"{self.command} {urlsplit(self.path).path}"
                 front.paths.append(asked)
-                for refusal in front.refusals:
-                    if re.search(refusal.where, asked) and re.search(refusal.body, body.decode(errors="replace")):
-                        error = {"code": refusal.status, "message": refusal.message, "status": refusal.reason}
-                        error["errors"] = [{"message": refusal.message, "reason": refusal.reason}]
-                        return self._send(refusal.status, json.dumps({"error": error}).encode())
-                for where, answer in front.answers:
-                    if re.search(where, asked):
-                        return self._send(200, json.dumps(answer).encode())
+                self._send(*front._said(asked, body.decode(errors="replace")) or self._forwarded(asked, body))
+
+            def __getattr__(self, name: str) -> Any:
+                if name.startswith("do_"):  # POST, PUT, PATCH, DELETE
+                    return self.do_GET
+                raise AttributeError(name)
+
+            def _forwarded(self, asked: str, body: bytes) -> tuple[int, bytes]:
                 connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
-                headers = {
-                    name: value
-                    for name, value in self.headers.items()
-                    if name.lower() not in ("host", "accept-encoding", "connection")
-                }
+                dropped = ("host", "accept-encoding", "connection")
+                headers = {name: value for name, value in self.headers.items() if name.lower() not in dropped}
                 with contextlib.closing(connection):
                     connection.request(self.command, self.path, body or None, headers)
                     answered = connection.getresponse()
@@ -64,9 +61,7 @@ class RestFront:
                 for where, patch in front.patches:
                     if answered.status == 200 and re.search(where, asked):
                         content = json.dumps(json.loads(content) | patch).encode()
-                self._send(answered.status, content)
-
-            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
+                return answered.status, content
 
             def _send(self, status: int, content: bytes) -> None:
                 self.send_response(status)
@@ -80,6 +75,18 @@ class RestFront:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def _said(self, asked: str, body: str) -> tuple[int, bytes] | None:
+        """What answers a request instead of the emulator, or None."""
+        for refusal in self.refusals:
+            if re.search(refusal.where, asked) and re.search(refusal.body, body):
+                error = {"code": refusal.status, "message": refusal.message, "status": refusal.reason}
+                error["errors"] = [{"message": refusal.message, "reason": refusal.reason}]
+                return refusal.status, json.dumps({"error": error}).encode()
+        for where, answer in self.answers:
+            if re.search(where, asked):
+                return 200, json.dumps(answer).encode()
+        return None
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[RestFront]:

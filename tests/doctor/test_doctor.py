@@ -44,7 +44,7 @@ MISTAKES = {
     "a query that is no SQL": (["--input_query=SELECT", "--input_table="], "input", "--input_query"),
     "a model that is not there": (["--model=gemini-9-ultra"], "model", "--model or --vertex_location"),
     "a region that is none": (["--vertex_location=moon-1"], "model", "--vertex_location"),
-    "a thinking level that the model refuses": (["--model=gemini-3.8-flash", "--thinking_level=minimal"], "model", "--thinking_level"),
+    "a thinking level that is refused": (["--model=gemini-3.8-flash", "--thinking_level=minimal"], "model", "--thinking_level"),
     "a port where nobody listens": (["--vertex_endpoint=127.0.0.1:9"], "model", "check the network and --vertex_endpoint"),
 }  # fmt: skip
 

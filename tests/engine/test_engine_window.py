@@ -563,3 +563,26 @@ def test_stats_add_up_when_all_is_done() -> None:
     stats = run.engine.stats()
     assert (stats.sent, stats.answered, stats.tokens) == (50, 50, 5000)
     assert (stats.in_flight, stats.waiting, stats.held, stats.unresolved_rows, stats.not_asked_rows) == (0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(("used", "secs"), [(100, 20), (1000, 200), (0, 200)])
+def test_the_token_cap_follows_what_responses_really_used(used: int, secs: float) -> None:
+    """1,000 tokens a call are reserved, of 60,000 a minute; a response that does not say what it used counts as that."""
+
+    class Spender(Row):
+        def answered(self, response: Any, latency_ms: float, attempts: int, calls: int) -> Landed:
+            return Landed((("ok", self.key),), tokens=used)
+
+    pace = Pace(tokens_per_minute=60_000, rng=random.Random(1))
+    pace.rate = 1e6
+    run = Run(lambda *_: (0.01, OK), pace=pace)
+    assert len(run.go([Spender(key, tokens=1000) for key in range(200)])) == 200
+    assert run.world.now() - 1000 == pytest.approx(secs, rel=0.1)
+
+
+def test_calls_that_were_rejected_use_no_tokens_of_the_cap() -> None:
+    pace = Pace(tokens_per_minute=60_000, rng=random.Random(1))
+    pace.rate = 1e6
+    run = Run(lambda request, number, now: (0.01, error("ABORTED") if number % 2 else OK), pace=pace)
+    run.go([Row(key, tokens=1000) for key in range(60)])
+    assert run.world.now() - 1000 == pytest.approx(60, rel=0.1)

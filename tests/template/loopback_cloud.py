@@ -22,7 +22,7 @@ from pipeline.local.vertex import VertexStandIn
 ROOT = Path(__file__).parents[2]
 ROWS = 40
 BUCKET = "staging"
-COLUMNS = "key, gcs_uri, task, label, classification, finish_reason, model_version, cost_usd, attempts"
+COLUMNS = "key, gcs_uri, asset_type, task, label, classification, finish_reason, model_version, cost_usd, attempts"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Cloud:
             f"--output_table={self.table(answers)}",
             f"--vertex_endpoint={self.vertex.endpoint}",
             "--task=describe",
+            "--keep_columns=asset_type,capture_time",
             *self.endpoints,
         ]
 

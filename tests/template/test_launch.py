@@ -91,6 +91,16 @@ def test_the_launcher_notes_the_run_and_links_the_job_that_the_launch_becomes(la
     assert job_id in str([line["options"] for line in lines])
 
 
+def test_a_schedule_that_comes_while_the_run_is_alive_asks_nothing(launched, cloud):
+    calls = cloud.vertex.stats()["calls"]
+    launch = schedule(cloud, documented_body(cloud))
+    done = start_launcher(cloud, launch)
+    assert done.returncode == 2
+    assert "of the same question started at" in done.stderr.splitlines()[-1]
+    assert launch.job_graph.removeprefix(f"gs://{BUCKET}/") not in cloud.storage.names(BUCKET)
+    assert cloud.vertex.stats()["calls"] == calls
+
+
 def test_a_schedule_that_finds_nothing_new_asks_nothing_and_leaves_no_job(direct, cloud):
     calls = cloud.vertex.stats()["calls"]
     jobs = len(cloud.dataflow.jobs)

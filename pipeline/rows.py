@@ -44,6 +44,10 @@ class Reason(enum.StrEnum):
 _RETRYABLE = frozenset({Reason.UNAVAILABLE, Reason.TIMED_OUT, Reason.RATE_LIMITED, Reason.EMPTY_ANSWER})
 
 
+IMAGES = "image_uris"
+"""Column of an asset's images, a JSON array of their URIs, the newest first; where one question is asked per asset."""
+
+
 class RunState(enum.StrEnum):
     """What a line of the append-only runs table says."""
 

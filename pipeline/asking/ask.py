@@ -85,7 +85,7 @@ class Ask:
 
     def tokens(self) -> int:
         """Planned tokens of the next call."""
-        return self._question.planned(len(self._rows)).total_tokens
+        return self._question.planned(len(self._rows), self._question.views(self._rows)).total_tokens
 
     def request(self) -> bytes:
         """The next call's request."""
@@ -95,7 +95,7 @@ class Ask:
         """What to make of a GenerateContentResponse; see the class."""
         reply = response.read(received)
         known = reply.total_tokens > 0
-        self._charge(self._question.usage(reply) if known else self._question.planned_usage(len(self._rows)))
+        self._charge(self._question.usage(reply) if known else self._question.planned_usage(self._rows))
         attempts, calls = attempts + self._attempts, calls + self._calls
         if len(self._rows) > 1:
             return self._pack_answered(reply, latency_ms, attempts, calls)
@@ -135,7 +135,7 @@ class Ask:
 
     def timed_out(self) -> None:
         """Charge a call whose answer will never be known as it was planned."""
-        self._charge(self._question.planned_usage(len(self._rows)))
+        self._charge(self._question.planned_usage(self._rows))
 
     def _cut_off(self, reply: Reply, attempts: int, calls: int) -> Step:
         limit = self._limit or self._question.settings.max_output_tokens

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pipeline.gemini import models
@@ -60,16 +60,20 @@ class Question:
         return RequestBuilder(self.task, self.settings, self.resource, request_labels(self.run_id, self.task.name))
 
     @functools.cached_property
-    def _estimates(self) -> dict[int, Estimate]:
+    def _estimates(self) -> dict[tuple[int, int], Estimate]:
         return {}
 
-    def planned(self, images: int) -> Estimate:
-        """Tokens that a call with so many images is planned with."""
-        found = self._estimates.get(images)
+    def planned(self, images: int, views: int = 1) -> Estimate:
+        """Tokens that a call with so many rows is planned with, each of so many images."""
+        found = self._estimates.get((images, views))
         if found is None:
-            found = estimate(self.task, self.settings, models.find(self.settings.model), images=images)
-            self._estimates[images] = found
+            found = estimate(self.task, self.settings, models.find(self.settings.model), images=images, views=views)
+            self._estimates[images, views] = found
         return found
+
+    def views(self, rows: Sequence[Observation]) -> int:
+        """Images of each row of a call: 1, or those of the asset."""
+        return 1 if self.settings.unit is None else len(self.builder.uris(rows[0]))
 
     def usage(self, reply: Reply) -> Usage:
         """Tokens and dollars of a response; as planned where the service did not say."""
@@ -77,9 +81,9 @@ class Question:
             reply.prompt_tokens, reply.output_tokens, reply.thoughts_tokens, reply.total_tokens, reply.traffic_type
         )
 
-    def planned_usage(self, images: int) -> Usage:
-        """What a call is charged with whose answer will never be known."""
-        plan = self.planned(images)
+    def planned_usage(self, rows: Sequence[Observation]) -> Usage:
+        """What a call for these rows is charged with whose answer will never be known."""
+        plan = self.planned(len(rows), self.views(rows))
         return self._priced(plan.prompt_tokens, plan.output_tokens, plan.thoughts_tokens, plan.total_tokens, None)
 
     def _priced(self, prompt: int, output: int, thoughts: int, total: int, traffic_type: str | None) -> Usage:

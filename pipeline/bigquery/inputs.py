@@ -10,7 +10,7 @@ from pipeline.bigquery import names
 from pipeline.bigquery.client import Endpoint, explained, short_retry
 from pipeline.bigquery.names import TableName
 from pipeline.errors import ConfigError
-from pipeline.rows import ANSWER_COLUMNS, Column
+from pipeline.rows import ANSWER_COLUMNS, IMAGES, Column
 
 # The REST API still speaks legacy SQL's type names.
 STANDARD_TYPES = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "RECORD": "STRUCT"}
@@ -120,7 +120,7 @@ def kept_columns(info: TableInfo, requested: Sequence[str] | None) -> list[KeptC
     for path in wanted:
         for column in _columns_of(info, path, "--keep_columns"):
             kept.setdefault(column.name.lower(), column)
-    taken = {column.name for column in ANSWER_COLUMNS} | {"shard", "problem"}
+    taken = {column.name for column in ANSWER_COLUMNS} | {"shard", "problem", IMAGES}
     clash = sorted(column.name for column in kept.values() if column.name.lower() in taken)
     if clash:
         raise ConfigError(

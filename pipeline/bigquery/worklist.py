@@ -17,7 +17,7 @@ from pipeline.bigquery.inputs import KeptColumn, TableInfo, as_text
 from pipeline.bigquery.names import TableName
 from pipeline.bigquery.query import Job, Parameter, Query, run
 from pipeline.errors import ConfigError
-from pipeline.rows import Reason
+from pipeline.rows import IMAGES, Reason
 
 # A job may write 4,000 partitions: https://cloud.google.com/bigquery/quotas#partitioned_tables
 MAX_BUCKETS = 4000
@@ -50,8 +50,19 @@ class RetryFailed(enum.StrEnum):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Asset:
+    """That the images of one asset are one row: the asset's expression, and how many images of it are asked at most."""
+
+    expr: str
+    max_images: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Source:
-    """What to read of the input; make it with `source`. `only` are the keys that count, None for all."""
+    """What to read of the input; make it with `source`.
+
+    `only` are the keys that count, None for all; with `asset` they are the assets.
+    """
 
     info: TableInfo
     where: str | None
@@ -60,6 +71,12 @@ class Source:
     columns: tuple[KeptColumn, ...]
     order: tuple[str, ...]
     only: tuple[str, ...] | None = None
+    asset: Asset | None = None
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the columns that the worklist has beside shard, key, gcs_uri and problem."""
+        return (*(column.name for column in self.columns), *((IMAGES,) if self.asset else ()))
 
     @property
     def parameters(self) -> dict[str, Parameter]:
@@ -92,6 +109,7 @@ class Count:
         unusable: Keys that cannot be asked, by `Reason`.
         to_ask: Calls to be paid under the retry policy, before any limit.
         to_file: Unusable keys that become failures in this run, without a call.
+        images: Images of the keys to ask; of an input without assets there is one each, and this is 0.
     """
 
     rows: int
@@ -103,6 +121,12 @@ class Count:
     unusable: Mapping[str, int]
     to_ask: int
     to_file: int
+    images: int = 0
+
+    @property
+    def images_per_key(self) -> float:
+        """Images of a key to ask, on average."""
+        return self.images / self.to_ask if self.images and self.to_ask else 1.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -130,10 +154,13 @@ def source(
     where: str | None = None,
     columns: Sequence[KeptColumn] = (),
     only: Sequence[str] | None = None,
+    asset_column: str | None = None,
+    max_images: int = 1,
 ) -> Source:
     """Returns what to read of an input: the key, the URI and the kept and prompt columns, each once.
 
-    `only` restricts it to these keys, as an evaluation needs: they travel in every query, so some ten thousand at most.
+    `only` restricts it to these keys, as an evaluation needs: they travel in every query, so some ten thousand at most. With
+    an `asset_column`, the newest `max_images` images of an asset become one row.
 
     Raises:
         ConfigError: The input lacks a column, or it is no scalar.
@@ -141,7 +168,8 @@ def source(
     key, uri = (_scalar(info, *given) for given in (("--key_column", key_column), ("--uri_column", uri_column)))
     distinct = {column.name.lower(): column for column in columns}
     order = tuple(name for name in _ORDER if (field := info.find(name)) and not field.repeated and not field.fields)
-    return Source(info, where, key, uri, tuple(distinct.values()), order, None if only is None else tuple(only))
+    asset = None if asset_column is None else Asset(_scalar(info, "--asset_column", asset_column), max_images)
+    return Source(info, where, key, uri, tuple(distinct.values()), order, None if only is None else tuple(only), asset)
 
 
 def _scalar(info: TableInfo, flag: str, path: str) -> str:
@@ -157,9 +185,10 @@ def _scalar(info: TableInfo, flag: str, path: str) -> str:
 
 def count_query(given: Source, done: Done) -> Query:
     """Builds the query whose few rows `read_count` reads; it creates nothing."""
+    images = ", SUM(wl_images) AS wl_images" if given.asset else ""
     return Query(
         f"{_classified(given, done)}\n"
-        "SELECT wl_state, problem, COUNT(*) AS wl_keys, SUM(wl_copies) AS wl_rows FROM classified GROUP BY 1, 2",
+        f"SELECT wl_state, problem, COUNT(*) AS wl_keys, SUM(wl_copies) AS wl_rows{images} FROM classified GROUP BY 1, 2",
         given.parameters,
     )
 
@@ -170,7 +199,7 @@ def rows_query(given: Source, done: Done, retry: RetryFailed, limit: int | None,
     A limit takes the keys of the smallest hashes: a random sample, and the same one every time.
     """
     states = ", ".join(f"'{state}'" for state in retry.states)
-    columns = "".join(f", `{column.name}`" for column in given.columns)
+    columns = "".join(f", `{name}`" for name in given.outputs)
     # The highest bit is masked, as ABS of the smallest INT64 overflows.
     shard = f"MOD(FARM_FINGERPRINT(key) & 0x7FFFFFFFFFFFFFFF, {int(buckets)})"
     some = "" if limit is None else f"\nORDER BY FARM_FINGERPRINT(key), key LIMIT {int(limit)}"
@@ -182,9 +211,13 @@ def rows_query(given: Source, done: Done, retry: RetryFailed, limit: int | None,
 
 
 def input_query(given: Source) -> Query:
-    """Builds the SELECT of the input's rows as they stand: key, gcs_uri, problem and columns, one row a key."""
-    columns = "".join(f", `{column.name}`" for column in given.columns)
-    sql = f"{_classified(given, Done('none'))}\nSELECT key, gcs_uri, problem{columns} FROM classified"
+    """Builds the SELECT of the input's rows as they stand: key, wl_id, gcs_uri, problem and columns, one row a key.
+
+    `wl_id` is what people call the row: its key, or the asset.
+    """
+    columns = "".join(f", `{name}`" for name in given.outputs)
+    known = "wl_asset" if given.asset else "key"
+    sql = f"{_classified(given, Done('none'))}\nSELECT key, {known} AS wl_id, gcs_uri, problem{columns} FROM classified"
     return Query(sql, given.parameters)
 
 
@@ -209,17 +242,24 @@ def _classified(given: Source, done: Done) -> str:
     selected = [f"{given.key_expr} AS wl_key", f"{given.uri_expr} AS gcs_uri"]
     selected += [f"{column.expr} AS `{column.name}`" for column in given.columns]
     selected += [f"`{column}` AS {alias}" for column, alias in zip(given.order, orders, strict=True)]
+    assets, no_asset, of = "", "", ""
+    if given.asset:
+        selected.append(f"{given.asset.expr} AS wl_of")
+        assets = _assets(given.asset, columns, orders)
+        no_asset = f"WHEN wl_of IS NULL OR TRIM(wl_of) = '' THEN '{Reason.MISSING_KEY}'\n      "
+        of = "wl_of, "
     newest = [f"{column} DESC" for column in (*orders, "gcs_uri", *columns)]
     conditions = [f"(\n{given.where}\n  )"] if given.where else []
-    conditions += [f"{given.key_expr} IN UNNEST(@only_keys)"] if given.only is not None else []
+    known = given.asset.expr if given.asset else given.key_expr
+    conditions += [f"{known} IN UNNEST(@only_keys)"] if given.only is not None else []
     filtered = f"\n  WHERE {' AND '.join(conditions)}" if conditions else ""
     return f"""WITH input AS (
   SELECT {", ".join(selected)}
   FROM {given.info.sql}{filtered}
 ), checked AS (
-  SELECT {", ".join(["gcs_uri", *columns, *orders])},
+  SELECT {of}{", ".join(["gcs_uri", *columns, *orders])},
     CASE
-      WHEN wl_key IS NULL OR TRIM(wl_key) = '' THEN '{Reason.MISSING_KEY}'
+      {no_asset}WHEN wl_key IS NULL OR TRIM(wl_key) = '' THEN '{Reason.MISSING_KEY}'
       WHEN gcs_uri IS NULL OR TRIM(gcs_uri) = '' THEN '{Reason.MISSING_URI}'
       WHEN NOT REGEXP_CONTAINS(gcs_uri, r'{_URI}') THEN '{Reason.MALFORMED_URI}'
       WHEN NOT REGEXP_CONTAINS(LOWER(gcs_uri), r'{_IMAGE}') THEN '{Reason.UNSUPPORTED_IMAGE_TYPE}'
@@ -230,12 +270,37 @@ def _classified(given: Source, done: Done) -> str:
       wl_key
     ) AS key
   FROM input
-), newest AS (
+), {"images" if given.asset else "newest"} AS (
   SELECT *, COUNT(*) OVER (PARTITION BY key) AS wl_copies
   FROM checked
   WHERE TRUE
   QUALIFY ROW_NUMBER() OVER (PARTITION BY key ORDER BY {", ".join(newest)}) = 1
-), {_asked_before(done)}"""
+), {assets}{_asked_before(done)}"""
+
+
+def _assets(asset: Asset, columns: Sequence[str], orders: Sequence[str]) -> str:
+    """The part of the WITH clause that makes `newest`, one row an asset, of `images`, one row an image.
+
+    Its newest usable image gives the columns. The key is the asset and a digest of the keys of the images that are asked,
+    so that new views make a new key. An asset without a usable image is as unusable as its newest one.
+    """
+    newest_first = ", ".join(["problem IS NOT NULL", *(f"{order} DESC" for order in orders), "key"])
+    return f"""named AS (
+  SELECT *, IF(wl_of IS NULL OR TRIM(wl_of) = '', CONCAT('null:', key), wl_of) AS wl_asset FROM images
+), views AS (
+  SELECT *, SUM(wl_copies) OVER (PARTITION BY wl_asset) AS wl_all_copies,
+    ROW_NUMBER() OVER (PARTITION BY wl_asset ORDER BY {newest_first}) AS wl_view
+  FROM named
+), assets AS (
+  SELECT wl_asset AS wl_group, COUNT(*) AS wl_images,
+    TO_JSON_STRING(ARRAY_AGG(gcs_uri IGNORE NULLS ORDER BY wl_view)) AS {IMAGES},
+    SUBSTR(TO_HEX(SHA256(STRING_AGG(key, '\\n' ORDER BY key))), 1, 16) AS wl_digest
+  FROM views WHERE wl_view = 1 OR (wl_view <= {int(asset.max_images)} AND problem IS NULL) GROUP BY wl_group
+), newest AS (
+  SELECT {", ".join(["gcs_uri", *columns, *orders])}, problem, CONCAT(wl_asset, '@', wl_digest) AS key,
+    wl_all_copies AS wl_copies, wl_asset, wl_images, {IMAGES}
+  FROM views JOIN assets ON wl_group = wl_asset WHERE wl_view = 1
+), """
 
 
 def _asked_before(done: Done) -> str:
@@ -273,7 +338,7 @@ def read_count(lines: Sequence[Mapping[str, object]], retry: RetryFailed) -> Cou
     """Turns the rows of `count_query` into a `Count`."""
     usable = dict.fromkeys(("new", "answered", "failed_retryable", "failed_final"), 0)
     unusable: dict[str, int] = {}
-    rows = keys = to_ask = to_file = 0
+    rows = keys = to_ask = to_file = images = 0
     for line in lines:
         state, problem, found = str(line["wl_state"]), line["problem"], int(str(line["wl_keys"]))
         rows += int(str(line["wl_rows"]))
@@ -282,6 +347,7 @@ def read_count(lines: Sequence[Mapping[str, object]], retry: RetryFailed) -> Cou
         if problem is None or state == "answered":
             usable[state] += found
             to_ask += taken
+            images += int(str(line.get("wl_images") or 0)) if taken else 0
         else:
             unusable[str(problem)] = unusable.get(str(problem), 0) + found
             to_file += taken
@@ -295,6 +361,7 @@ def read_count(lines: Sequence[Mapping[str, object]], retry: RetryFailed) -> Cou
         unusable=unusable,
         to_ask=to_ask,
         to_file=to_file,
+        images=images,
     )
 
 

@@ -125,7 +125,13 @@ class Estimate:
 
 
 def estimate(
-    task: Task, settings: Settings, model: Model, *, prompt_chars: int | None = None, images: int = 1
+    task: Task,
+    settings: Settings,
+    model: Model,
+    *,
+    prompt_chars: int | None = None,
+    images: int = 1,
+    views: float = 1.0,
 ) -> Estimate:
     """The tokens of one call.
 
@@ -134,7 +140,8 @@ def estimate(
         settings: how.
         model: the model, from `models.find`.
         prompt_chars: length of the prompt with the row's values in it; None is the template's own length.
-        images: images in the call.
+        images: rows in the call.
+        views: images of a row; more than 1 where a row is an asset.
     """
     chars = len(task.prompt) if prompt_chars is None else prompt_chars
     chars += len(task.system_instruction)
@@ -143,7 +150,7 @@ def estimate(
         chars += len(json.dumps(task.response_schema))  # FACTS: the schema counts as input
     if images > 1:
         chars += 300 + 12 * images  # what is said of packing, and the images' names
-    pictures = (images + len(task.examples)) * model.tokens_of_image(settings.media_resolution)
+    pictures = round((images * views + len(task.examples)) * model.tokens_of_image(settings.media_resolution))
     if settings.thinking_budget is not None:
         thoughts = settings.thinking_budget if settings.thinking_budget >= 0 else 500  # dynamic: a guess
     else:

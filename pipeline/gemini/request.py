@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.rows import Observation
+from pipeline.rows import IMAGES, Observation
 from pipeline.task import Settings, Task, mime_type
 from pipeline.task.parts import MAX_OUTPUT_TOKENS
 
@@ -24,6 +24,11 @@ _CONTENTS_TAG = b"\x12"  # field 2, length-delimited; a test compares it with th
 _LEVELS = {"low": "LOW", "medium": "MEDIUM", "high": "HIGH", "minimal": "MINIMAL"}
 _NOT_IN_LABELS = re.compile(r"[^a-z0-9_-]")
 _SETTINGS = ("temperature", "top_p", "top_k", "seed", "presence_penalty", "frequency_penalty")
+
+# Part of what is asked: another wording buys answers anew (`task.identity.FORMAT`).
+_ONE_ASSET = (
+    "The {count} images above show one and the same object, the newest first. Answer once, from all of them together."
+)
 
 Inline = tuple[str, bytes]
 """An image to send in the request itself: MIME type and bytes."""
@@ -100,14 +105,18 @@ class RequestBuilder:
         content = self._new_content(role="user")
         parts = content.parts
         if count == 1:
-            self._add_image(parts, rows[0], inline[0] if inline else None)
+            uris = self.uris(rows[0])
+            for uri in uris:
+                self._add_image(parts, uri, inline[0] if inline else None)
+            if len(uris) > 1:
+                parts.add().text = _ONE_ASSET.format(count=len(uris))
             parts.add().text = self._fixed_prompt or self._task.prompt_for(rows[0].columns)
         else:
             keys = image_keys(count)
             for place, (key, row) in enumerate(zip(keys, rows, strict=True)):
                 facts = self._task.pack_facts(row.columns)
                 parts.add().text = f"{key} ({facts}):" if facts else f"{key}:"
-                self._add_image(parts, row, inline[place] if inline else None)
+                self._add_image(parts, row.gcs_uri or "", inline[place] if inline else None)
             parts.add().text = self._task.pack_prompt(keys)
         if correction:
             # In the same turn: the image is sent once, and current models refuse a request whose last turn is theirs.
@@ -119,12 +128,18 @@ class RequestBuilder:
         """The request as a protobuf message, to look at or to turn into JSON."""
         return request_class().FromString(request)
 
-    def _add_image(self, parts: Any, row: Observation, inline: Inline | None) -> None:
+    def uris(self, row: Observation) -> list[str]:
+        """The images of a row: its own, or those of its asset, the newest first."""
+        if self._settings.unit == "asset":
+            listed: list[str] = json.loads(row.columns[IMAGES])
+            return listed
+        return [row.gcs_uri or ""]
+
+    def _add_image(self, parts: Any, uri: str, inline: Inline | None) -> None:
         part = parts.add()
         if inline:
             part.inline_data.mime_type, part.inline_data.data = inline
         else:
-            uri = row.gcs_uri or ""
             part.file_data.file_uri = uri
             part.file_data.mime_type = mime_type(uri) or ""
         if self._ultra:
@@ -164,7 +179,7 @@ class RequestBuilder:
 
     def _add_example(self, request: Any, example: Any) -> None:
         turn = request.contents.add(role="user")
-        self._add_image(turn.parts, Observation(key="", gcs_uri=example.image), None)
+        self._add_image(turn.parts, example.image, None)
         turn.parts.add().text = self._task.prompt_for(example.columns)
         request.contents.add(role="model").parts.add().text = self._task.example_answer(example)
 

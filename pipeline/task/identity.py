@@ -37,7 +37,8 @@ class Settings:
         model: model id, tuned endpoint id or full resource name.
         media_resolution: low, medium, high or ultra_high.
         max_output_tokens: limit of one image's answer, thinking included.
-        images_per_request: images asked in one call.
+        images_per_request: images asked in one call, each for itself.
+        unit: "asset" where all images of an asset are one question; None where each image is.
         service_tier: standard, flex or priority; changes price and patience, not answers: not in the fingerprint.
     """
 
@@ -53,6 +54,7 @@ class Settings:
     thinking_level: str | None = None
     thinking_budget: int | None = None
     images_per_request: int = 1
+    unit: str | None = None
     service_tier: str = "standard"
 
     def __post_init__(self) -> None:
@@ -60,6 +62,13 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value not in choices:
                 raise ConfigError(f"--{name}={value}: expected one of {', '.join(choices)}")
+        if self.unit not in (None, "asset"):
+            raise ConfigError(f"--unit={self.unit}: expected image or asset")
+        if self.unit == "asset" and self.images_per_request > 1:
+            raise ConfigError(
+                f"--unit=asset and --images_per_request={self.images_per_request} exclude each other: the images of an "
+                "asset are one question in one call"
+            )
         if self.thinking_level is not None and self.thinking_budget is not None:
             raise ConfigError("--thinking_level and --thinking_budget exclude each other: give one of them")
 

@@ -163,6 +163,7 @@ def test_what_changes_no_answer_keeps_the_fingerprint(fields):
         {"thinking_level": "low"},
         {"thinking_level": None, "thinking_budget": 0},
         {"images_per_request": 4},
+        {"unit": "asset"},
     ],
 )
 def test_every_setting_that_changes_an_answer_changes_the_fingerprint(fields):
@@ -176,7 +177,7 @@ def test_the_service_tier_changes_the_price_not_the_fingerprint():
 def test_all_settings_are_looked_at_above():
     tested = {
         "model", "media_resolution", "max_output_tokens", "temperature", "top_p", "top_k", "seed", "presence_penalty",
-        "frequency_penalty", "thinking_level", "thinking_budget", "images_per_request", "service_tier",
+        "frequency_penalty", "thinking_level", "thinking_budget", "images_per_request", "unit", "service_tier",
     }  # fmt: skip
     assert {field.name for field in dataclasses.fields(Settings)} == tested
 

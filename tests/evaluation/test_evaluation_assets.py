@@ -1,0 +1,128 @@
+"""One question per asset: which images are asked together, under which key, and what is paid."""
+
+import hashlib
+import json
+
+import pytest
+
+from pipeline.bigquery import inputs, worklist
+from pipeline.bigquery.names import TableName
+from pipeline.bigquery.query import run
+from pipeline.bigquery.worklist import Done, RetryFailed
+from pipeline.gemini.models import find, settings_for
+from pipeline.gemini.prices import estimate
+from pipeline.gemini.request import RequestBuilder
+from pipeline.rows import Observation
+from pipeline.task import Task
+
+URI = "gs://bucket/{}.jpg"
+
+
+def rows_of(town, rows):
+    """A table of these (image key, asset, URI, day) rows, beside the drawn ones."""
+    values = ",\n".join(
+        "STRUCT(" + ", ".join("CAST(NULL AS STRING)" if value is None else f"'{value}'" for value in row) + ")"
+        for row in rows
+    )
+    town.query(
+        "CREATE OR REPLACE TABLE `{}.views` AS SELECT _0 AS observation_id, _1 AS asset_id, _2 AS gcs_uri, "
+        "TIMESTAMP(_3) AS capture_time FROM UNNEST(ARRAY<STRUCT<_0 STRING, _1 STRING, _2 STRING, _3 STRING>>["
+        f"{values}])"
+    )
+    return TableName.parse(f"{town.dataset}.views")
+
+
+def given_of(town, table, max_images=10, only=None):
+    info = inputs.inspect(town.endpoint, table)
+    kept = inputs.kept_columns(info, None)
+    return worklist.source(info, columns=kept, only=only, asset_column="asset_id", max_images=max_images)
+
+
+def as_key(asset, image_keys):
+    digest = hashlib.sha256("\n".join(sorted(image_keys)).encode()).hexdigest()
+    return f"{asset}@{digest[:16]}"
+
+
+ROWS = [
+    ("o1", "pole", URI.format(1), "2026-01-01"),
+    ("o2", "pole", URI.format(2), "2026-03-01"),
+    ("o3", "pole", URI.format(3), "2026-02-01"),
+    ("o3", "pole", URI.format("3-old"), "2025-02-01"),  # an older copy of the same image's row
+    ("o4", "pole", "ftp://bucket/4.jpg", "2026-04-01"),  # unusable, although the newest
+    ("o5", "lone", URI.format(5), "2026-01-01"),
+    ("o6", "bad", "gs://bucket/6.txt", "2026-01-01"),
+    ("o7", "bad", None, "2026-02-01"),
+    ("o8", None, URI.format(8), "2026-01-01"),
+    ("o9", " ", URI.format(9), "2026-01-01"),
+    (None, "lone", URI.format(10), "2026-05-01"),
+]
+
+
+def test_the_newest_usable_images_of_an_asset_are_one_row(town):
+    given = given_of(town, rows_of(town, ROWS))
+    found = {row["wl_id"]: row for row in run(town.endpoint, worklist.input_query(given))}
+    assert set(found) == {"pole", "lone", "bad", "null:o8", "null:o9"}
+    pole = found["pole"]
+    assert json.loads(pole["image_uris"]) == [URI.format(2), URI.format(3), URI.format(1)]
+    assert pole["key"] == as_key("pole", ["o1", "o2", "o3"])
+    assert (pole["gcs_uri"], pole["capture_time"].month, pole["problem"]) == (URI.format(2), 3, None)
+    assert (found["lone"]["key"], found["lone"]["problem"]) == (as_key("lone", ["o5"]), None)
+    assert found["bad"]["problem"] == "missing_uri"  # of the newest
+    assert {found[name]["problem"] for name in ("null:o8", "null:o9")} == {"missing_key"}
+
+
+def test_assets_and_their_images_are_counted_and_limited(town):
+    given = given_of(town, rows_of(town, ROWS), max_images=2)
+    count = worklist.count(town.endpoint, given, Done("f"), RetryFailed.RETRYABLE)
+    assert (count.rows, count.keys, count.new, count.to_ask, count.to_file) == (11, 5, 2, 2, 3)
+    assert (count.images, count.images_per_key) == (3, 1.5)
+    only = given_of(town, TableName.parse(f"{town.dataset}.views"), 2, only=["pole", "nowhere"])
+    (pole,) = run(town.endpoint, worklist.input_query(only))
+    assert pole["key"] == as_key("pole", ["o2", "o3"])
+
+
+def test_new_views_make_a_new_key_and_an_older_one_beyond_the_limit_does_not(town):
+    def key(rows):
+        given = given_of(town, rows_of(town, rows), max_images=3)
+        return next(row["key"] for row in run(town.endpoint, worklist.input_query(given)) if row["wl_id"] == "pole")
+
+    before = key(ROWS)
+    assert key(list(reversed(ROWS))) == before
+    assert key([*ROWS, ("o0", "pole", URI.format(0), "2020-01-01")]) == before
+    assert key([*ROWS, ("o0", "pole", URI.format(0), "2026-09-01")]) != before
+
+
+# --- request and price
+
+
+def test_all_images_of_an_asset_travel_in_one_question_which_says_so():
+    task = Task.load("utility_poles")
+    settings = settings_for(task, unit="asset")
+    builder = RequestBuilder(task, settings, "projects/p/locations/us/publishers/google/models/m", {})
+    uris = ["gs://b/1.jpg", "gs://b/2.png"]
+    row = Observation("a@1", uris[0], {"image_uris": json.dumps(uris)})
+    (turn,) = builder.message(builder.build([row])).contents
+    assert [part.file_data.file_uri for part in turn.parts[:2]] == uris
+    assert [part.file_data.mime_type for part in turn.parts[:2]] == ["image/jpeg", "image/png"]
+    assert "2 images above show one and the same object" in turn.parts[2].text
+    assert turn.parts[3].text == task.prompt
+
+    alone = Observation("a@1", uris[0], {"image_uris": json.dumps(uris[:1])})
+    one = builder.message(builder.build([alone]))
+    plain = RequestBuilder(task, settings_for(task), "projects/p/locations/us/publishers/google/models/m", {})
+    assert one == plain.message(plain.build([Observation("o", uris[0])]))  # nothing to say of a single view
+
+
+def test_each_view_costs_its_image_s_tokens():
+    task = Task.load("utility_poles")
+    settings = settings_for(task, unit="asset")
+    model = find(settings.model)
+    one, three = (estimate(task, settings, model, views=views) for views in (1, 3))
+    assert three.prompt_tokens - one.prompt_tokens == 2 * model.tokens_of_image(settings.media_resolution)
+    assert three.output_tokens == one.output_tokens
+
+
+@pytest.mark.parametrize("images", [2, 8])
+def test_assets_are_not_packed(images):
+    with pytest.raises(Exception, match="--unit=asset and --images_per_request"):
+        settings_for(Task.load("utility_poles"), unit="asset", images_per_request=images)

@@ -4,12 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint venv smoke bench soak lock clean
+.PHONY: demo test lint venv system-packages smoke bench bench-quick kills soak million lock clean
+
+include templates/template.mk
 
 demo: venv  ## classify the drawn sample pictures with the embedded services
 	$(BIN)/python -m pipeline demo
 
-test: venv  ## all tests, with branch coverage
+test: venv system-packages  ## all tests, with branch coverage
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 lint: venv
@@ -28,6 +30,15 @@ $(STAMP): requirements-dev.txt requirements-uv.txt
 	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements-dev.txt \
 	  || $(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements-dev.txt
 	touch $(STAMP)
+
+system-packages:  ## what the tests need beside Python: a Chromium that opens the report
+	tests/system-packages.sh
+
+bench: venv  ## the pipeline beside what a user would pick instead; 15 minutes, best on an idle machine
+	$(BIN)/python -m benchmarks
+
+bench-quick: venv  ## the same in two minutes, for a first look
+	$(BIN)/python -m benchmarks --quick
 
 smoke: venv  ## three real rows of your own table on real services: make smoke PROJECT=... TABLE=P.D.T OUTPUT=P.D.T
 	$(BIN)/python -m pipeline classify --project=$(PROJECT) --input_table=$(TABLE) --output_table=$(OUTPUT) --limit=3

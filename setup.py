@@ -57,7 +57,8 @@ setup(
     description="Ask Gemini the same question about every image in a BigQuery table, with Apache Beam",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["pipeline", "pipeline.*"]),
+    # The embedded services are for the checkout: a worker image has no place for them.
+    packages=find_packages(include=["pipeline", "pipeline.*"], exclude=["pipeline.local", "pipeline.local.*"]),
     package_data={"pipeline": ["tasks/*.yaml", "gemini/*.yaml", "report/page.*"]},
     install_requires=REQUIREMENTS,
     extras_require={"local": LOCAL, "stats": STATS, "report": REPORT, "dev": [*LOCAL, *STATS, *REPORT, *DEV]},

@@ -28,9 +28,13 @@ def main(argv: Sequence[str]) -> int:
     if argv:
         raise ConfigError("demo takes no flags")
     from pipeline.commands import classify
-    from pipeline.local import samples
-    from pipeline.local.bigquery import BigQueryEmulator
-    from pipeline.local.vertex import VertexStandIn
+
+    try:
+        from pipeline.local import samples
+        from pipeline.local.bigquery import BigQueryEmulator
+        from pipeline.local.vertex import VertexStandIn
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"demo runs in a checkout of the source, by `make demo` ({error})") from error
 
     with tempfile.TemporaryDirectory(prefix="gemini-image-demo-") as folder, console.err.status("starting") as status:
         root = Path(folder)

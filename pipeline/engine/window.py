@@ -1,10 +1,9 @@
 """The engine of one worker process: a window of calls in flight that all bundles of the process share.
 
-Threads: a bundle's own thread sends its jobs (`board`), whatever thread a call lands on completes them (landing.py),
-    and one timer
-thread sends what is asked again and sees to what is overdue (`_tick`). All state is in the ledger, behind one lock;
-jobs, transport and callbacks are called outside of it. A thread that cannot go on sleeps on its own signal and is
-woken when it may.
+Threads: a bundle's own thread sends its jobs (departure.py), whatever thread a call lands on completes them (landing.py),
+and one timer thread sends what is asked again and sees to what is overdue (timer.py). All state is in the ledger,
+behind one lock; jobs, transport and callbacks are called outside of it. A thread that cannot go on sleeps on its own
+signal and is woken when it may.
 """
 
 from __future__ import annotations
@@ -13,16 +12,17 @@ import dataclasses
 import math
 import random
 from collections.abc import Callable
-from functools import partial
 
 from pipeline.engine.breaker import Breaker
-from pipeline.engine.call import CallError, Fault, Handle, Send
+from pipeline.engine.call import Send
 from pipeline.engine.clock import Clock, SystemClock
+from pipeline.engine.departure import Departure
 from pipeline.engine.landing import Landing
 from pipeline.engine.lane import Lane
 from pipeline.engine.ledger import Counts, Flight, Ledger
 from pipeline.engine.pace import Pace
 from pipeline.engine.policy import Limits
+from pipeline.engine.timer import Timer
 
 HAND_ON_SECS = 0.05
 """How long an outcome may wait for its lane to have its turn. Waking a thread costs more than all else that the engine
@@ -88,35 +88,37 @@ class Engine:
     ) -> None:
         self.clock: Clock = clock or SystemClock()
         self._now = self.clock.now
-        self._send = send
         self._pace = pace or Pace()
-        self._limits = limits or Limits()
         self._breaker: Breaker[Flight] = breaker or Breaker()
-        self._refresh_token = refresh_token
-        self._on_halt = on_halt
-        self._gate = gate
-        self._ledger = Ledger(self.clock, self._limits, self._breaker)
+        limits = limits or Limits()
+        self._ledger = Ledger(self.clock, limits, self._breaker)
         self._turns = self._ledger.turns
         self._landing = Landing(
             self._ledger,
             pace=self._pace,
-            limits=self._limits,
+            limits=limits,
             breaker=self._breaker,
             can_refresh=refresh_token is not None,
             clock=self.clock,
             rng=rng or random.Random(),
         )
-        self._told = on_halt is None
-        self._bug: BaseException | None = None  # of the timer thread: every lane raises it
-        self._timer_runs = False
-        self._closed = False
+        self._departure = Departure(
+            self._ledger, self._landing, send=send, pace=self._pace, gate=gate, clock=self.clock
+        )
+        self._timer = Timer(
+            self._ledger,
+            self._departure,
+            self._landing,
+            limits=limits,
+            refresh_token=refresh_token,
+            on_halt=on_halt,
+            clock=self.clock,
+        )
 
     def lane(self) -> Lane:
         """A new lane, for one bundle."""
         with self._ledger.lock:
-            if not self._timer_runs:
-                self._timer_runs = True
-                self.clock.start(self._run, "engine-timer")
+            self._timer.start()
         return Lane(self)
 
     def stop(self, reason: str, grace_secs: float) -> None:
@@ -129,9 +131,8 @@ class Engine:
     def close(self) -> None:
         """Ends everything at once: cancels what is in flight, wakes all lanes, ends the timer thread."""
         self.stop("closed", 0.0)
-        self._closed = True
-        self._abandon()
-        self._ledger.timer.set()
+        self._timer.abandon()
+        self._timer.close()
 
     def stats(self) -> Stats:
         """What the process has done and is doing."""
@@ -144,7 +145,7 @@ class Engine:
                 held=self._breaker.held,
                 unresolved_rows=ledger.open_rows,
                 rate_per_sec=self._pace.rate,
-                ended=ledger.halted or ledger.stopped,
+                ended=self.ended,
             )
 
     # For `Lane`, on its bundle's thread.
@@ -169,17 +170,17 @@ class Engine:
         while it hands that on. Otherwise it is in the queue, and is to sleep on its signal for the seconds returned.
         """
         ledger, turns = self._ledger, self._turns
-        self._ask_gate()
+        self._departure.ask_gate()
         with ledger.lock:
             now = self._now()
             turns.awake(lane)
-            lane.bug = lane.bug or self._bug
+            lane.bug = lane.bug or self._timer.bug
             if ledger.over or lane.closed:
                 ledger.counts.not_asked_rows += flight.rows
                 turns.wake_first()
                 return None
             may_go = not lane.bug and not ledger.ready and turns.first(lane)
-            wait = self._wait_secs(now, flight.tokens, flight.rows) if may_go else math.inf
+            wait = self._departure.wait_secs(now, flight.tokens, flight.rows) if may_go else math.inf
             if wait:
                 if lane.landed or lane.bug:
                     turns.wake_first()
@@ -193,7 +194,7 @@ class Engine:
                 ledger.blocked = True
             else:
                 turns.wake_first()
-        self._launch(flight, number)
+        self._departure.launch(flight, number)
         return None
 
     def rest(self, lane: Lane) -> float | None:
@@ -202,14 +203,14 @@ class Engine:
         """
         ledger = self._ledger
         if ledger.over and self._now() >= ledger.end_at:
-            self._abandon()
+            self._timer.abandon()
         with ledger.lock:
             self._turns.awake(lane)
-            lane.bug = lane.bug or self._bug
+            lane.bug = lane.bug or self._timer.bug
             if lane.landed or lane.bug:
                 return 0.0
             if not (lane.held and ledger.quiet()):
-                if not lane.open and (ledger.halted is None or self._told or self._now() >= ledger.end_at):
+                if not lane.open and (ledger.halted is None or self._timer.told or self._now() >= ledger.end_at):
                     return None
                 lane.throttled = not lane.in_flight and lane.open > lane.held
                 self._turns.sleep(lane)
@@ -232,140 +233,3 @@ class Engine:
     def ended(self) -> str | None:
         """Why nothing is sent any more, or None; takes no lock."""
         return self._ledger.halted or self._ledger.stopped
-
-    # Sending.
-
-    def _ask_gate(self) -> None:
-        if self._gate is not None and not self._ledger.over and (reason := self._gate()):
-            self.stop(reason, math.inf)
-
-    def _wait_secs(self, now: float, tokens: int, rows: int) -> float:
-        """Seconds until a call may leave: 0.0 now, infinity when a landing has to come first."""
-        if self._ledger.full(rows) or self._landing.refreshing:
-            self._ledger.blocked = True
-            return math.inf
-        return self._pace.reserve(now, tokens)
-
-    def _launch(self, flight: Flight, number: int) -> None:
-        """Makes the call. It may land before this returns."""
-        try:
-            request = flight.job.request()
-            flight.sent_at = self._now()
-            handle = self._send(request, flight.timeout_secs, partial(self._landing.done, number))
-        except BaseException as bug:  # it has a slot: whatever was raised, that must be given back
-            with self._ledger.lock:
-                flying = self._ledger.flying.pop(number, None)
-            if flying is not None:
-                self._landing.crash(flight, bug)
-            if not isinstance(bug, Exception):
-                raise
-            return
-        flight.handle = handle
-        if self._ledger.over and number not in self._ledger.flying:
-            handle.cancel()  # it was given up while it was being sent
-
-    # The timer thread.
-
-    def _run(self) -> None:
-        try:
-            while not self._closed:
-                self._ledger.timer.wait(self._tick())
-        except BaseException as bug:  # noqa: BLE001 - no thread is above this one: the lanes raise it, nothing hangs
-            self._bug = bug
-            self.stop(f"engine failed: {bug!r}", 0.0)
-            with self._ledger.lock:
-                self._ledger.sweep()
-
-    def _tick(self) -> float | None:
-        """Does all that is due, and returns the seconds until something will be; None when nothing is known to be."""
-        ledger = self._ledger
-        if self._landing.refreshing:
-            self._refresh()
-        if ledger.halted is not None and not self._told:
-            self._tell(ledger.halted)
-        with ledger.lock:
-            if ledger.to_sweep:
-                ledger.sweep()
-            late = [(flight, flight.handle) for flight in ledger.overdue(self._now())]
-        for flight, handle in late:
-            self._cancel(handle)
-            secs = f"{flight.timeout_secs:.0f}"
-            self._landing.land(
-                flight, CallError("DEADLINE_EXCEEDED", f"the transport did not end the call after {secs} s")
-            )
-        if ledger.over and self._now() >= ledger.end_at:
-            self._abandon()
-        wait = self._send_ready()
-        with ledger.lock:
-            now = self._now()
-            ledger.timer_due = min(ledger.next_event(), now + wait)
-            if not ledger.ready:
-                self._turns.wake_first()
-            return None if ledger.timer_due == math.inf else max(0.0, ledger.timer_due - now)
-
-    def _send_ready(self) -> float:
-        """Sends what is to be asked again, as far as it may leave; returns the seconds until more may, or infinity."""
-        ledger = self._ledger
-        while True:
-            self._ask_gate()
-            with ledger.lock:
-                now = self._now()
-                flight = ledger.next_ready(now)
-                if flight is None or ledger.over:
-                    return math.inf
-                if flight.lane.closed:
-                    ledger.drop(ledger.ready.popleft())
-                    continue
-                too_late = now - flight.rejected_at >= self._limits.rate_limited_secs
-                wait = 0.0 if too_late else self._wait_secs(now, flight.tokens, 0)
-                if wait:
-                    return wait
-                ledger.ready.popleft()
-                number = 0 if too_late else ledger.depart(flight, now)
-            if too_late:
-                flight.fault = Fault.RATE_LIMITED
-                self._landing.give_up(flight)
-            else:
-                self._launch(flight, number)
-
-    def _tell(self, reason: str) -> None:
-        try:
-            if self._on_halt is not None:
-                self._on_halt(reason)
-        except Exception as error:  # noqa: BLE001 - whatever it was, why the run halted matters more
-            self._ledger.halted = f"{reason} (and that could not be recorded: {error})"
-        self._told = True
-        self._ledger.to_sweep = True  # wakes the lanes
-
-    def _refresh(self) -> None:
-        reason = None
-        try:
-            if self._refresh_token is not None:
-                self._refresh_token()
-        except Exception as error:  # noqa: BLE001 - whatever the credentials raise: without a token no row can be asked
-            reason = f"the access token could not be refreshed: {error}"
-        with self._ledger.lock:
-            self._landing.refreshed_at = self._now()
-            self._landing.refreshing = False
-            if reason is not None:
-                self._ledger.halt(reason)
-            self._landing.go_on()
-
-    def _abandon(self) -> None:
-        """The end has come: gives up what is in flight and drops what waits."""
-        with self._ledger.lock:
-            flights = self._ledger.abandon()
-            if flights or self._ledger.to_sweep:
-                self._ledger.sweep()
-        for flight, handle in flights:
-            self._cancel(handle)
-            try:
-                flight.job.timed_out()
-            except BaseException as bug:  # noqa: BLE001 - as in `Landing.land`
-                self._landing.crash(flight, bug)
-
-    @staticmethod
-    def _cancel(handle: Handle | None) -> None:
-        """Ends a call that nobody waits for. While it is being sent it has no handle yet; `_launch` sees to that."""
-        if handle is not None:
-            handle.cancel()

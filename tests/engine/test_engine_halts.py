@@ -69,9 +69,9 @@ def test_a_run_that_cannot_work_costs_at_most_a_hundred_calls(window: int, fails
 def test_a_fault_that_comes_later_costs_at_most_a_hundred_calls_after_it_shows(
     window: int, latency: Latency, fails_after: Latency
 ) -> None:
-    server = FaultAt(3.5, latency=latency, fails_after=fails_after, missing=0.002)
+    server = FaultAt(2.5, latency=latency, fails_after=fails_after, missing=0.002)
     run = Run(server, limits=Limits(max_in_flight=window))
-    outcomes = run.go(*[rows(6000, 6000 * lane) for lane in range(4)])
+    outcomes = run.go(*[rows(4500, 4500 * lane) for lane in range(4)])
     assert 0 < server.calls_after(run) + 1 <= 100
     assert [type(raised) for raised in run.raised] == [EngineHalted] * 4
     assert {outcome[0] for outcome in outcomes} <= {"ok", "not_found"}  # nobody was filed for the run's fault

@@ -74,7 +74,7 @@ class Child:
         self._files = tempfile.TemporaryDirectory(prefix="books-")
         self._out, self._err = (Path(self._files.name) / name for name in ("out", "err"))
         self._process = _context.Process(
-            target=_command, args=(list(argv), str(self._out), str(self._err), start_per_sec, env or {})
+            target=_command, args=(list(argv), str(self._out), str(self._err), start_per_sec, env or {}), daemon=True
         )
         self._process.start()
 

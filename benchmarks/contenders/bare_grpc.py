@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from pipeline.gemini import models, request
 from pipeline.rows import Observation
 
 CALLS_PER_CHANNEL = 80
+SPREAD_SECS = 1.0
+"""The first window goes out over so long: landings in waves would share wake-ups and writes, as no real service lets them."""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -45,6 +48,8 @@ def main(arguments: argparse.Namespace) -> None:
 
     for number in range(arguments.rows):
         slots.acquire()
+        if number < arguments.window:
+            time.sleep(SPREAD_SECS / arguments.window)
         call = calls[number % len(calls)]
         call(raw, timeout=question.TIMEOUT_SECS, metadata=metadata).add_done_callback(landed)
     for _ in range(arguments.window):

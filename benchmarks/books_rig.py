@@ -121,8 +121,8 @@ def _command(argv: list[str], out: str, err: str, start_per_sec: float | None, e
     """What a child does: a command, with its output in files."""
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    sys.stdout = open(1, "w", closefd=False, buffering=1, encoding="utf-8")  # noqa: SIM115, PTH123
-    sys.stderr = open(2, "w", closefd=False, buffering=1, encoding="utf-8")  # noqa: SIM115, PTH123
+    sys.stdout = open(1, "w", closefd=False, buffering=1, encoding="utf-8")  # noqa: SIM115
+    sys.stderr = open(2, "w", closefd=False, buffering=1, encoding="utf-8")  # noqa: SIM115
     os.environ.update(env)
     if start_per_sec is not None:
         pace.START_PER_SEC = start_per_sec

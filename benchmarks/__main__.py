@@ -34,7 +34,7 @@ _HERE = Path(__file__).parent
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How much is measured; `secs` count from a contender's first call, its ramp included."""
+    """How much is measured; `secs` count from a contender's first calls, its ramp included."""
 
     rows: int  # of the pipeline at 1 s
     secs: float  # of the others

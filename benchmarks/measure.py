@@ -99,13 +99,16 @@ class Steady:
         return self.end - self.begin
 
 
-def steady(calls: Sequence[LoggedCall], window: int, *, settle_secs: float | None = None) -> Steady:
+def steady(
+    calls: Sequence[LoggedCall], window: int, *, first_calls: int = 1, settle_secs: float | None = None
+) -> Steady:
     """Cuts ramp and drain off a log and sums up the rest.
 
     Args:
         calls: of one contender, in any order.
         window: calls that it may have in flight.
-        settle_secs: the ramp ends so long after the first call; default: when the window, or the most that the
+        first_calls: with so many calls it has begun.
+        settle_secs: the ramp ends so long after that; default: when the window, or the most that the
             contender ever has in flight if that is less, is full for the first time.
 
     Raises:
@@ -117,7 +120,8 @@ def steady(calls: Sequence[LoggedCall], window: int, *, settle_secs: float | Non
     levels = list(itertools.accumulate(change for _, change in events))
     end = max((call.started_at for call in calls), default=0.0)  # no supply any more: the drain begins
     if settle_secs is not None:
-        begin = events[0][0] + settle_secs if events else 0.0
+        started = sorted(call.started_at for call in calls)
+        begin = started[min(first_calls, len(started)) - 1] + settle_secs if started else 0.0
     else:
         full = FULL * min(window, max(levels, default=0))
         begin = next((at for (at, _), level in zip(events, levels, strict=True) if level >= full), 0.0)

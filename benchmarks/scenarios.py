@@ -15,6 +15,8 @@ from pipeline.local.vertex import Settings
 ONE_SECOND: dict[str, Any] = {"latency_secs": 1.0}
 LONG_TAIL: dict[str, Any] = {"latency_secs": 1.0, "latency_p99_secs": 30.0}
 QUOTA_PER_SEC = 50.0
+FIRST_CALLS = 10
+"""A contender runs when it has made so many calls (or as many as it has threads): the launcher's trial call is none."""
 _COMMON: dict[str, Any] = {"answers": "fixed", "check_tokens": True}
 
 
@@ -26,6 +28,10 @@ class Contender:
     name: str
     module: str
     window: int
+
+    @property
+    def first_calls(self) -> int:
+        return min(FIRST_CALLS, self.window)
 
 
 SEQUENTIAL = Contender("a", "sequential loop on google-genai", "sequential", 1)
@@ -45,7 +51,7 @@ def measure_speed(
         who: the contender.
         latency: settings of the stand-in.
         rows: images that it is given.
-        secs: it is ended so long after its first call, if it has not ended by itself; None waits.
+        secs: it is ended so long after its first calls, if it has not ended by itself; None waits.
     """
     found.vertex.reset(**_COMMON, **latency)
     child, table = _run(found, who, rows=rows, secs=secs)
@@ -66,7 +72,7 @@ def measure_quota(
     found.vertex.reset(**_COMMON, **ONE_SECOND, requests_per_sec=QUOTA_PER_SEC)
     rows = int(QUOTA_PER_SEC * secs * 1.2)
     child, table = _run(found, who, rows=rows, secs=secs, processes=processes)
-    state = measure.steady(found.vertex.log(), who.window * processes, settle_secs=settle_secs)
+    state = measure.steady(found.vertex.log(), who.window * processes, first_calls=FIRST_CALLS, settle_secs=settle_secs)
     line = _line(who, child, state) | {
         "processes": processes,
         "share_of_quota_used": state.images_per_sec / QUOTA_PER_SEC,
@@ -106,7 +112,8 @@ def _run(found: Services, who: Contender, *, rows: int, secs: float | None, proc
         flags = [f"--output_table={table}", f"--max_in_flight={who.window}", *_flags(found, rows)]
         if processes > 1:
             flags += [f"--direct_num_workers={processes}", "--direct_running_mode=multi_processing"]
-        return run_child(found, [["pipeline", "classify", *flags]], secs=secs, interrupt=True), table
+        command = ["pipeline", "classify", *flags]
+        return run_child(found, [command], secs=secs, first_calls=who.first_calls, interrupt=True), table
     command = ["benchmarks.contenders", who.module, f"--window={who.window}"]
     if who is BARE_GRPC:
         command.append(f"--endpoint={found.vertex.endpoint.removeprefix('https://')}")
@@ -114,8 +121,9 @@ def _run(found: Services, who: Contender, *, rows: int, secs: float | None, proc
         # DirectRunner has either threads or processes: so it is two jobs with threads, half the rows for each.
         part = rows // processes
         commands = [[*command, f"--rows={part}", f"--first={1 + part * number}"] for number in range(processes)]
-        return run_child(found, commands, secs=secs), ""
-    return run_child(found, [[*command, f"--rows={rows}", f"--processes={processes}"]], secs=secs), ""
+        return run_child(found, commands, secs=secs, first_calls=who.first_calls), ""
+    command += [f"--rows={rows}", f"--processes={processes}"]
+    return run_child(found, [command], secs=secs, first_calls=who.first_calls), ""
 
 
 def _flags(found: Services, rows: int) -> list[str]:

@@ -89,14 +89,20 @@ class Child:
 
 
 def run_child(
-    found: Services, commands: Sequence[Sequence[str]], *, secs: float | None = None, interrupt: bool = False
+    found: Services,
+    commands: Sequence[Sequence[str]],
+    *,
+    secs: float | None = None,
+    first_calls: int = 1,
+    interrupt: bool = False,
 ) -> Child:
-    """Runs commands side by side as `python -m ...`, to their end or until so long after their first call.
+    """Runs commands side by side as `python -m ...`, to their end or until so long after their first calls.
 
     Args:
         found: the services.
         commands: what follows `python -m`, one for each process.
         secs: then they are ended; None lets them end by themselves.
+        first_calls: so many calls must have come in before `secs` begin.
         interrupt: end them by SIGINT, as a person would, instead of SIGKILL.
 
     Raises:
@@ -119,7 +125,7 @@ def run_child(
         ended_here = False
         try:
             if secs is not None:
-                _wait_for_first_call(found, processes)
+                _wait_for_calls(found, processes, first_calls)
                 deadline = time.monotonic() + secs
                 while time.monotonic() < deadline and all(process.poll() is None for process in processes):
                     time.sleep(0.1)
@@ -140,12 +146,12 @@ def run_child(
         return Child(watch, output)
 
 
-def _wait_for_first_call(found: Services, processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Returns when a call has come in, or when a process has ended without one."""
+def _wait_for_calls(found: Services, processes: Sequence[subprocess.Popen[bytes]], calls: int) -> None:
+    """Returns when so many calls have come in, or when a process has ended."""
     give_up_at = time.monotonic() + _START_TIMEOUT_SECS
     while all(process.poll() is None for process in processes):
         try:
-            return found.vertex.wait_for(1.0, calls=1)
+            return found.vertex.wait_for(1.0, calls=calls)
         except TimeoutError:
             if time.monotonic() > give_up_at:
                 raise

@@ -246,7 +246,7 @@ def _config(
         bigquery=plan.endpoint,
         tables=Tables(worklist=name, answers=plan.answers, failures=plan.failures, runs=plan.runs),
         answer_columns=plan.answer_columns,
-        worklist_columns=tuple(column.name for column in plan.source.columns),
+        worklist_columns=plan.source.outputs,
         limits=Limits(
             max_in_flight=options.max_in_flight,
             max_attempts=options.max_attempts,
@@ -306,11 +306,12 @@ def _ensure_tables(plan: Plan) -> None:
 
 
 def _ensure_views(plan: Plan, production: bool) -> None:
-    endpoint, answers, promote = plan.endpoint, plan.answers, plan.options.promote
+    endpoint, answers, options, promote = plan.endpoint, plan.answers, plan.options, plan.options.promote
     if not production:
         views.ensure_plain_views(endpoint, answers, plan.failures)
         return
-    views.ensure_views(endpoint, answers, plan.failures, plan.fingerprint, promote=promote)
+    by = options.asset_column if options.unit == "asset" else "key"
+    views.ensure_views(endpoint, answers, plan.failures, plan.fingerprint, promote=promote, by=by)
     typed = plan.task.view_columns()
     if typed:  # a free-text task's answer is its text, which stands in every view
         views.ensure_task_view(
@@ -321,6 +322,7 @@ def _ensure_views(plan: Plan, production: bool) -> None:
             typed=typed,
             columns=[column.name for column in plan.answer_columns],
             promote=promote,
+            by=by,
         )
 
 

@@ -71,6 +71,16 @@ class Options:
     limit: int | None = flag(None, "Ask at most this many rows, a random but stable choice.", INPUT, minimum=1)
     key_column: str = flag("observation_id", "Column that identifies a row.", INPUT, regex=_NAME)
     uri_column: str = flag("gcs_uri", "Column with the gs:// URI of the image.", INPUT, regex=_NAME)
+    unit: str = flag(
+        "image",
+        "What one question is about: an image, or an asset, whose images are asked in one call and get one answer.",
+        INPUT,
+        choices=("image", "asset"),
+    )
+    asset_column: str = flag("asset_id", "Column that identifies an asset, for --unit=asset.", INPUT, regex=_NAME)
+    max_images_per_asset: int = flag(
+        10, "Images of an asset that are asked at most, the newest, for --unit=asset.", INPUT, minimum=1
+    )
     keep_columns: tuple[str, ...] | None = flag(
         None,
         "Input columns stored beside each answer, comma-separated. Default, where present: asset_id, asset_type, "
@@ -165,7 +175,10 @@ class Options:
     )
     labels_csv: str | None = flag(None, "CSV file of true answers, local or gs://, instead of a table.", ACCURACY)
     label_key_column: str | None = flag(
-        None, "Column of the labels with the row's key. Default: what --key_column says.", ACCURACY, regex=_NAME
+        None,
+        "Column of the labels with the row's key. Default: what --key_column says, or --asset_column for --unit=asset.",
+        ACCURACY,
+        regex=_NAME,
     )
     min_accuracy: tuple[str, ...] | None = flag(
         None,
@@ -226,8 +239,8 @@ class TuningOptions(Options):
     )
     group_column: str | None = flag(
         None,
-        "Column whose rows stay together in one of the two files, such as views of one asset. Default: asset_id, where "
-        "present.",
+        "Column whose rows stay together in one of the two files, such as views of one asset. Default: what "
+        "--asset_column says, where present.",
         ACCURACY,
         regex=_NAME,
     )

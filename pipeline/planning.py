@@ -18,9 +18,11 @@ from pipeline.gemini import models
 from pipeline.gemini.endpoint import VertexEndpoint
 from pipeline.gemini.prices import Estimate, Prices, estimate, parse_prices
 from pipeline.options import Options
-from pipeline.rows import FAILURE_COLUMNS, RUN_COLUMNS, Column
+from pipeline.rows import FAILURE_COLUMNS, IMAGES, RUN_COLUMNS, Column
 from pipeline.task import Settings, Task, differences, fingerprint, identity
+from pipeline.task.labels import Boxes
 
+MAX_IMAGES = 3000  # of one request: cloud.google.com/vertex-ai/generative-ai/docs/multimodal/image-understanding
 FREE_ROWS = 1000  # more rows than that are asked only under --limit or --max_cost_usd
 _ASSUMED_LATENCY_SECS = 2.0  # of one call, for the planned time only; `plan --sample` measures it
 
@@ -140,7 +142,10 @@ class Plan:
             ("already answered", f"{count.already_answered:,}"),
             ("failed before", f"{count.failed_retryable:,} retryable, {count.failed_final:,} not"),
             ("unusable", ", ".join(f"{n:,} {reason}" for reason, n in count.unusable.items()) or "0"),
-            ("to ask", f"{self.rows:,}" + (f" ({self.over_budget:,} over budget)" if self.over_budget else "")),
+            (
+                "to ask",
+                f"{self.rows:,}" + self._views + (f" ({self.over_budget:,} over budget)" if self.over_budget else ""),
+            ),
             ("model", f"{self.settings.model} at {self.vertex.location}, {self.settings.service_tier}"),
             ("fingerprint", self.fingerprint),
             ("tokens", f"{self.rows * self.tokens_per_row:,.0f} ({self.tokens_per_row:,.0f} a row)"),
@@ -148,6 +153,10 @@ class Plan:
             ("time", f"about {duration(self.secs)} with one worker process, if the quota allows it"),
             ("query", f"{self.query_bytes:,} bytes read to count the rows"),
         ]
+
+    @property
+    def _views(self) -> str:
+        return f" assets, of {self.count.images_per_key:.1f} images on average" if self.source.asset else ""
 
     def _cost_line(self) -> str:
         if self.cost_usd is None or self.usd_per_row is None:
@@ -180,6 +189,7 @@ def make(options: Options, only_keys: Sequence[str] | None = None) -> Plan:
         thinking_budget=options.thinking_budget,
         thinking_level=options.thinking_level,
         images_per_request=options.images_per_request,
+        unit="asset" if options.unit == "asset" else None,
         service_tier=options.service_tier,
     )
     model = models.find(settings.model)
@@ -198,20 +208,18 @@ def make(options: Options, only_keys: Sequence[str] | None = None) -> Plan:
     warnings = models.check(settings, vertex_location, price_given=options.price_usd_per_mtok is not None)
 
     task.check_columns([field.name for field in info.fields])
-    kept = tuple(inputs.kept_columns(info, options.keep_columns))
+    kept = tuple(_kept(options, info, task))
     source = worklist.source(
         info,
         key_column=options.key_column,
         uri_column=options.uri_column,
         where=options.where,
-        columns=[*kept, *inputs.prompt_columns(info, task.columns)],
+        columns=[*(column for column in kept if column.expr), *inputs.prompt_columns(info, task.columns)],
         only=only_keys,
+        asset_column=options.asset_column if options.unit == "asset" else None,
+        max_images=options.max_images_per_asset,
     )
     price = parse_prices(options.price_usd_per_mtok) if options.price_usd_per_mtok else model.prices
-    call = estimate(task, settings, model, images=settings.images_per_request)
-    cost = call.cost(price, at=datetime.datetime.now(datetime.UTC), tier=settings.service_tier)
-    usd_per_row = None if cost is None else cost / settings.images_per_request
-
     mark, asked = fingerprint(task, settings), identity(task, settings)
     has_answers = tables.check_table(endpoint, answers, inputs.answer_columns(kept))
     has_failures = tables.check_table(endpoint, failures, FAILURE_COLUMNS, "--failures_table")
@@ -232,6 +240,9 @@ def make(options: Options, only_keys: Sequence[str] | None = None) -> Plan:
     with explained("--input_query" if options.input_query else "--input_table", options.input_table or "the query"):
         read_bytes = query.dry_run(endpoint, worklist.count_query(source, done), job)
         count = worklist.count(endpoint, source, done, retry, job)
+    call = estimate(task, settings, model, images=settings.images_per_request, views=count.images_per_key)
+    cost = call.cost(price, at=datetime.datetime.now(datetime.UTC), tier=settings.service_tier)
+    usd_per_row = None if cost is None else cost / settings.images_per_request
     return Plan(
         options=options,
         endpoint=endpoint,
@@ -297,6 +308,31 @@ def _check_given(options: Options) -> None:
     if (options.input_table is None) == (options.input_query is None):
         given = "both" if options.input_table else "neither"
         raise ConfigError(f"give exactly one of --input_table and --input_query; {given} was given")
+
+
+def _kept(options: Options, info: inputs.TableInfo, task: Task) -> list[inputs.KeptColumn]:
+    """The columns stored beside each answer; of an asset, always which one it is and which images were asked.
+
+    Raises:
+        ConfigError: what cannot be asked of an asset.
+    """
+    kept = inputs.kept_columns(info, options.keep_columns)
+    if options.unit == "image":
+        return kept
+    if info.find(options.asset_column) is None:
+        raise ConfigError(
+            f"--asset_column={options.asset_column}: the input has no such column, and --unit=asset needs one"
+        )
+    if options.max_images_per_asset > MAX_IMAGES:
+        raise ConfigError(
+            f"--max_images_per_asset={options.max_images_per_asset}: Gemini takes {MAX_IMAGES:,} in one call"
+        )
+    boxes = [name for name, question in task.questions.items() if isinstance(question, Boxes)]
+    if boxes:
+        raise ConfigError(f"--unit=asset: {boxes[0]} asks for boxes, which cannot say in which of the images they are")
+    names = {column.name.lower() for column in kept}
+    asset = [each for each in inputs.kept_columns(info, [options.asset_column]) if each.name.lower() not in names]
+    return [*asset, *kept, inputs.KeptColumn(IMAGES, "JSON", "")]  # made by the worklist, so without an expression
 
 
 def task_of(options: Options) -> Task:

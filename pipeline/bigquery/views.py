@@ -16,12 +16,16 @@ _LABEL = "fingerprint"
 _IN_SQL = re.compile(r"WHERE fingerprint = '([A-Za-z0-9_-]+)'")
 
 
-def latest_sql(answers: TableName, fingerprint: str | None = None) -> str:
-    """One row a (key, fingerprint), the newest answer; of one fingerprint only where it is given."""
+def latest_sql(answers: TableName, fingerprint: str | None = None, by: str = "key") -> str:
+    """One row a (key, fingerprint), the newest answer; of one fingerprint only where it is given.
+
+    `by` is the column of which there is one row each: an asset has a new key when it has new views.
+    """
     mine = "TRUE" if fingerprint is None else f"fingerprint = '{names.token(fingerprint)}'"
     return (
         f"SELECT * FROM {answers.sql} WHERE {mine}\n"
-        "QUALIFY ROW_NUMBER() OVER (PARTITION BY key, fingerprint ORDER BY classified_at DESC, run_id DESC) = 1"
+        f"QUALIFY ROW_NUMBER() OVER (PARTITION BY {names.quoted(by)}, fingerprint "
+        "ORDER BY classified_at DESC, run_id DESC) = 1"
     )
 
 
@@ -36,7 +40,11 @@ def failures_open_sql(answers: TableName, failures: TableName) -> str:
 
 
 def task_sql(
-    answers: TableName, fingerprint: str, typed: Sequence[tuple[str, str, str]], columns: Sequence[str]
+    answers: TableName,
+    fingerprint: str,
+    typed: Sequence[tuple[str, str, str]],
+    columns: Sequence[str],
+    by: str = "key",
 ) -> str:
     """One row a key, the newest answer of a fingerprint, with a typed column for each question.
 
@@ -45,17 +53,24 @@ def task_sql(
         fingerprint: Whose answers.
         typed: (name, BigQuery type, GoogleSQL expression over the JSON column `answer`) of each question.
         columns: The answers table's columns; one that has the name of a question gives way to it.
+        by: The column of which there is one row each.
     """
     asked = {name.lower() for name, _, _ in typed}
     first = [names.quoted(name) for name in ("key", "gcs_uri")]
     rest = [names.quoted(name) for name in columns if name.lower() not in asked | {"key", "gcs_uri", "answer"}]
     questions = [f"{expression} AS {names.quoted(name)}" for name, _, expression in typed]
-    newest = latest_sql(answers, fingerprint)
+    newest = latest_sql(answers, fingerprint, by)
     return f"SELECT {', '.join([*first, *questions, *rest])}\nFROM (\n{newest}\n)"
 
 
 def ensure_views(
-    endpoint: Endpoint, answers: TableName, failures: TableName, fingerprint: str, *, promote: bool = False
+    endpoint: Endpoint,
+    answers: TableName,
+    failures: TableName,
+    fingerprint: str,
+    *,
+    promote: bool = False,
+    by: str = "key",
 ) -> str:
     """Makes or renews `<answers>_latest`, `<answers>_current` and `<answers>_failures_open`.
 
@@ -65,6 +80,7 @@ def ensure_views(
         failures: The failures table.
         fingerprint: The fingerprint of this run.
         promote: Makes it the one in production; otherwise it only becomes that when there is none yet.
+        by: The column of which `<answers>_current` has one row each; of an asset, its own.
 
     Returns:
         The fingerprint in production, which `<answers>_current` shows.
@@ -74,13 +90,14 @@ def ensure_views(
     """
     current = fingerprint if promote else current_fingerprint(endpoint, answers) or fingerprint
     ensure_plain_views(endpoint, answers, failures)
-    _ensure(
-        endpoint,
-        answers.beside(_CURRENT),
-        latest_sql(answers, current),
-        "One row a key: the newest answer of the fingerprint in production; `classify --promote` changes it.",
-        current,
-    )
+    if current == fingerprint:
+        _ensure(
+            endpoint,
+            answers.beside(_CURRENT),
+            latest_sql(answers, current, by),
+            f"One row a {by}: the newest answer of the fingerprint in production; `classify --promote` changes it.",
+            current,
+        )
     return current
 
 
@@ -109,6 +126,7 @@ def ensure_task_view(
     typed: Sequence[tuple[str, str, str]],
     columns: Sequence[str],
     promote: bool = False,
+    by: str = "key",
 ) -> TableName:
     """Makes or renews `<answers>_<task>`: one row a key, with a typed column for each question of the task.
 
@@ -123,6 +141,7 @@ def ensure_task_view(
         typed: See `task_sql`.
         columns: The answers table's columns.
         promote: Makes it the one that the view shows.
+        by: The column of which there is one row each; of an asset, its own.
 
     Raises:
         ConfigError: Something else has the name of the view, or it may not be made.
@@ -137,8 +156,8 @@ def ensure_task_view(
         _ensure(
             endpoint,
             view,
-            task_sql(answers, fingerprint, typed, columns),
-            f"One row a key: the newest answer to the task {task}, a column for each question.",
+            task_sql(answers, fingerprint, typed, columns, by),
+            f"One row a {by}: the newest answer to the task {task}, a column for each question.",
             fingerprint,
         )
     return view

@@ -115,12 +115,21 @@ def read_labels(given: Options, tasks: Sequence[Task]) -> truth.LabelRows:
     """
     if (given.labels_table is None) == (given.labels_csv is None):
         raise ConfigError("give exactly one of --labels_table and --labels_csv: the true answers to compare with")
-    key_column = given.label_key_column or given.key_column
+    key_column = key_column_of(given)
     if given.labels_csv is not None:
         return truth.read_csv(files.read_text(given.labels_csv, "--labels_csv"), given.labels_csv, key_column)
     endpoint = Endpoint(planning.project_of(given), None, given.bigquery_endpoint, given.bigquery_storage_endpoint)
     table = TableName.parse(given.labels_table or "", "--labels_table")
     return fetch.labels(endpoint, table, key_column, {name for task in tasks for name in task.questions})
+
+
+def key_column_of(given: Options) -> str:
+    """The column of the labels that says which row they are of."""
+    return given.label_key_column or _row_column(given)
+
+
+def _row_column(given: Options) -> str:
+    return given.asset_column if given.unit == "asset" else given.key_column
 
 
 def measure(name: str, given: Options, labels: truth.Truth, beams: Sequence[str]) -> Side:
@@ -138,7 +147,7 @@ def measure(name: str, given: Options, labels: truth.Truth, beams: Sequence[str]
     if not there:
         raise ConfigError(
             f"none of the {len(labels.rows):,} labelled keys is in the input, such as {next(iter(labels.rows))}: is "
-            f"{given.label_key_column or given.key_column} the same as the input's {given.key_column}?"
+            f"{key_column_of(given)} the same as the input's {_row_column(given)}?"
         )
     if plan.rows or plan.count.to_file:
         _ask(plan, beams)

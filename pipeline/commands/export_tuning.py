@@ -90,8 +90,8 @@ def _made(given: TuningOptions) -> list[tuning.Example]:
             )
         return made
     partly = 0
-    for row, _ in _rows(plan, worklist.input_query(source), source):
-        answer = maker.answer_of(labels.rows[row.key])
+    for row, line in _rows(plan, worklist.input_query(source), source):
+        answer = maker.answer_of(labels.rows[line["wl_id"]])
         partly += answer is None
         if answer is not None:
             made.append(maker.example(row, answer, _group(row, group)))
@@ -103,7 +103,7 @@ def _made(given: TuningOptions) -> list[tuning.Example]:
 
 
 def _group_column(given: TuningOptions, plan: planning.Plan) -> str | None:
-    wanted = given.group_column or "asset_id"
+    wanted = given.group_column or given.asset_column
     if plan.source.info.find(wanted) is not None:
         return wanted
     if given.group_column is not None:
@@ -141,7 +141,7 @@ def _rows(
         lines = run(plan.endpoint, query, plan.query_job())
     for line in lines:
         if line["problem"] is None:
-            columns = {column.name: line[column.name] for column in source.columns}
+            columns = {name: line[name] for name in source.outputs}
             yield Observation(line["key"], line["gcs_uri"], columns), line
 
 

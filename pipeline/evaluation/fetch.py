@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from pipeline.bigquery import inputs
 from pipeline.bigquery.client import Endpoint, explained
@@ -38,11 +38,11 @@ def labels(
         return LabelRows(str(table), key_column, columns, run(endpoint, Query(sql), job))
 
 
-def keys_in_input(endpoint: Endpoint, source: Source, job: Job | None = None) -> set[str]:
-    """Which of the source's keys the input really has."""
+def keys_in_input(endpoint: Endpoint, source: Source, job: Job | None = None) -> dict[str, str]:
+    """The keys that the input really has, with what people call the row: the key itself, or the asset."""
     query = input_query(source)
-    sql = f"SELECT key FROM (\n{query.sql}\n)"
-    return {str(row["key"]) for row in run(endpoint, Query(sql, query.parameters), job)}
+    sql = f"SELECT key, wl_id FROM (\n{query.sql}\n)"
+    return {str(row["key"]): str(row["wl_id"]) for row in run(endpoint, Query(sql, query.parameters), job)}
 
 
 def outcomes(
@@ -51,7 +51,7 @@ def outcomes(
     answers: TableName,
     failures: TableName,
     fingerprint: str,
-    keys: Collection[str],
+    keys: Mapping[str, str],
     task: Task,
     job: Job | None = None,
 ) -> list[Outcome]:
@@ -64,7 +64,7 @@ def outcomes(
         answers: The answers table.
         failures: The failures table.
         fingerprint: What was asked.
-        keys: The rows.
+        keys: The rows' keys, with what the outcomes are to call them.
         task: Whose answers they are.
         job: Labels and limit of the query's bill.
     """
@@ -92,5 +92,5 @@ ORDER BY key"""
                 raise ValueError(f"the answer of {line['key']} does not fit its own fingerprint: {parsed}")
             values = parsed.values
         cost = None if line["unpriced"] else line["dollars"]
-        found.append(Outcome(line["key"], line["gcs_uri"], values, line["reason"], cost))
+        found.append(Outcome(keys[line["key"]], line["gcs_uri"], values, line["reason"], cost))
     return found

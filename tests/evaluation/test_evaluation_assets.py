@@ -126,3 +126,80 @@ def test_each_view_costs_its_image_s_tokens():
 def test_assets_are_not_packed(images):
     with pytest.raises(Exception, match="--unit=asset and --images_per_request"):
         settings_for(Task.load("utility_poles"), unit="asset", images_per_request=images)
+
+
+# --- the whole pipeline
+
+
+def assets_of(pictures):
+    found = {}
+    for sample in pictures:
+        found.setdefault(sample.row["asset_id"], []).append(sample)
+    return found
+
+
+def test_an_asset_is_asked_once_for_all_its_images_and_again_when_it_has_a_new_one(town):
+    assets = assets_of(town.pictures)
+    flags = ("--task=utility_poles", "--unit=asset", "--quiet")
+    result = town.run("classify", *flags)
+    assert result.last.startswith(f"rows {len(assets)} = answered {len(assets)} + failed 0 (already answered 0)")
+    asked = [sorted(call.uris) for call in town.vertex.log()]
+    assert sorted(asked) == sorted(sorted(sample.uri for sample in views) for views in assets.values())
+
+    rows = town.query("SELECT *, TO_JSON_STRING(image_uris) AS uris FROM `{}.answers_current`")
+    for row in rows:
+        views = assets[row["asset_id"]]
+        assert row["key"] == as_key(row["asset_id"], [sample.key for sample in views])
+        newest = sorted(views, key=lambda sample: sample.row["capture_time"], reverse=True)
+        assert json.loads(row["uris"]) == [sample.uri for sample in newest]
+        assert row["gcs_uri"] == newest[0].uri
+    pole = next(asset for asset, views in assets.items() if views[0].scene.kind == "utility_pole" and len(views) > 1)
+    typed = town.query(f"SELECT * FROM `{{}}.answers_utility_poles` WHERE asset_id = '{pole}'")
+    assert [(row["pole_visible"], row["street_lamps"]) for row in typed] == [(True, assets[pole][0].scene.lamps)]
+
+    # The same again asks nothing; a view that is gone makes another set of images, and another answer of that asset alone.
+    assert town.run("classify", *flags).last.startswith("rows 0 = ")
+    gone = assets[pole][0].key
+    result = town.run("classify", *flags, f"--where=observation_id != '{gone}'")
+    assert result.last.startswith(f"rows 1 = answered 1 + failed 0 (already answered {len(assets) - 1})")
+    for view in ("answers_current", "answers_utility_poles"):
+        (row,) = town.query(f"SELECT COUNT(*) AS n, COUNT(DISTINCT asset_id) AS assets FROM `{{}}.{view}`")
+        assert row == {"n": len(assets), "assets": len(assets)}
+
+
+def test_assets_are_evaluated_and_exported_by_their_own_labels(town, tmp_path):
+    assets = assets_of(town.pictures)
+    path, output = tmp_path / "labels.csv", tmp_path / "set"
+    poles = {asset: views for asset, views in assets.items() if views[0].scene.kind == "utility_pole"}
+    lines = [f"{asset},true,{views[0].scene.lamps}" for asset, views in poles.items()]
+    path.write_text("asset_id,pole_visible,street_lamps\n" + "\n".join(lines) + "\n", "utf-8")
+    figures = tmp_path / "figures.json"
+    flags = ("--unit=asset", "--max_images_per_asset=2", "--task=utility_poles", f"--labels_csv={path}")
+    result = town.run("evaluate", *flags, "--quiet", f"--json={figures}")
+    assert result.code == 0, result.err
+    (found,) = json.loads(figures.read_text("utf-8"))["evaluations"]
+    assert (found["rows"], found["answered"], found["right"]) == (len(poles), len(poles), len(poles))
+    assert max(len(call.uris) for call in town.vertex.log()) == 2
+
+    result = town.run("export_tuning", *flags[:3], f"--output={output}")
+    assert result.code == 0, result.err
+    lines = [json.loads(line) for line in (output / "train.jsonl").read_text("utf-8").splitlines()]
+    images = [sum("fileData" in part for part in line["contents"][0]["parts"]) for line in lines]
+    assert set(images) == {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--asset_column=nope",), "--asset_column=nope: the input has no such column"),
+        (("--images_per_request=2",), "--unit=asset and --images_per_request=2 exclude each other"),
+        (("--max_images_per_asset=3001",), "Gemini takes 3,000 in one call"),
+        (("--task={boxes}",), "spots asks for boxes, which cannot say in which of the images they are"),
+    ],
+)
+def test_what_cannot_be_asked_of_an_asset_is_refused(town, tmp_path, flags, says):
+    task = tmp_path / "boxes.yaml"
+    task.write_text("name: boxes\nprompt: Find them.\nquestions:\n  spots: {type: boxes}\n", "utf-8")
+    result = town.run("plan", "--unit=asset", *(flag.replace("{boxes}", str(task)) for flag in flags))
+    assert result.code == 2
+    assert says in result.err

@@ -121,7 +121,7 @@ def test_rows_without_an_answer_are_wrong_and_said_and_strangers_do_not_count(to
     assert (found["rows"], found["answered"], found["right"], found["not_in_input"]) == (30, 26, 26, 1)
     assert found["without_answer"] == {"blocked": 4}
     assert "4 rows without an answer count as wrong: 4 blocked" in result.out
-    assert "1 labelled keys are not in the input and do not count" in result.out
+    assert "1 labelled keys are not in the input" in result.out
     said = next(question["confusion"] for question in found["questions"])
     assert sum(line[-1] for line in said) == 4
 

@@ -81,16 +81,29 @@ def exact_mcnemar(only_a, only_b):
 @pytest.mark.parametrize(
     ("both", "only_a", "only_b", "neither"), [(80, 2, 14, 4), (90, 5, 5, 0), (10, 0, 6, 0), (3, 1, 0, 9)]
 )
-def test_mcnemars_test_is_exact_and_its_interval_agrees_with_it(both, only_a, only_b, neither):
-    right_a = [True] * both + [True] * only_a + [False] * only_b + [False] * neither
-    right_b = [True] * both + [False] * only_a + [True] * only_b + [False] * neither
-    test = figures.paired("q", right_a, right_b)
+def test_mcnemars_test_is_exact(both, only_a, only_b, neither):
+    test = figures.paired("q", *columns(both, only_a, only_b, neither))
     rows = both + only_a + only_b + neither
     assert (test.both, test.only_a, test.only_b, test.neither, test.rows) == (both, only_a, only_b, neither, rows)
     assert test.difference.value == pytest.approx((only_b - only_a) / rows)
     assert test.p_value == pytest.approx(exact_mcnemar(only_a, only_b))
-    leaves_out_zero = test.difference.low > 0 or test.difference.high < 0
-    assert leaves_out_zero == (test.p_value < 0.05)
+
+
+def columns(both, only_a, only_b, neither):
+    right_a = [True] * (both + only_a) + [False] * (only_b + neither)
+    right_b = [True] * both + [False] * only_a + [True] * only_b + [False] * neither
+    return right_a, right_b
+
+
+def test_the_difference_has_the_interval_that_resampled_rows_have():
+    right_a, right_b = columns(600, 100, 160, 140)
+    found = figures.paired("q", right_a, right_b).difference
+    # The normal approximation, good for so many rows.
+    error = math.sqrt((100 + 160) / 1000 - (60 / 1000) ** 2) / math.sqrt(1000)
+    assert (found.low, found.high) == pytest.approx((0.06 - Z * error, 0.06 + Z * error), abs=0.003)
+    assert figures.paired("q", right_a, right_b).difference == found
+    few = figures.paired("q", *columns(80, 0, 12, 8)).difference
+    assert 0 < few.low < few.value < few.high
 
 
 def test_ways_that_never_differ_are_not_told_apart():

@@ -3,9 +3,11 @@
 import json
 import random
 import re
+from pathlib import Path
 
 import pytest
 
+from pipeline import options
 from pipeline.errors import ConfigError
 from pipeline.evaluation import comparison, figures, gate, report
 from pipeline.evaluation.comparison import Side
@@ -227,6 +229,12 @@ def test_a_report_is_json():
 )
 def test_right_is_what_people_would_call_right(name, true, said, right):
     assert report.is_right(TASK.questions[name], true, said) is right
+
+
+def test_the_documented_flags_are_the_options():
+    text = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text("utf-8")
+    assert options.markdown(options.EvaluateOptions) in text
+    assert options.markdown(options.TuningOptions) in text
 
 
 # --- demands

@@ -225,6 +225,16 @@ def test_answers_are_exported_to_cloud_storage(town, tmp_path, monkeypatch):
     assert town.vertex.stats()["calls"] == calls
 
 
+def test_a_tuned_endpoint_is_a_model_like_any_other(town, tmp_path):
+    figures = tmp_path / "figures.json"
+    flags = ("--task=road_signs", town.labels("road_signs"), "--limit=3", "--quiet", f"--json={figures}")
+    result = town.run("evaluate", *flags, "--model=1234567890", "--vertex_location=us-central1")
+    assert result.code == 0, result.err
+    (found,) = json.loads(figures.read_text("utf-8"))["evaluations"]
+    assert (found["model"], found["answered"], found["cost_usd"]) == ("1234567890", 3, None)
+    assert town.vertex.last_request()["model"].endswith("/locations/us-central1/endpoints/1234567890")
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [

@@ -70,13 +70,18 @@ def install(python: Path, sdist: Path) -> None:
 
 
 def missing_files(source: Path, python: Path) -> list[str]:
-    """The files of the source's package that its installation lacks."""
+    """The files of the source's package that its installation lacks, but for the embedded services: workers have none."""
     code = "import pathlib, pipeline; print(pathlib.Path(pipeline.__file__).parent)"
     done = subprocess.run([python, "-P", "-c", code], capture_output=True, text=True, check=True, cwd=python.parent)
     installed = Path(done.stdout.strip())
     assert installed.is_relative_to(python.parents[1]), installed
+    assert not (installed / "local").exists()
     names = (path.relative_to(source / "pipeline") for path in (source / "pipeline").rglob("*") if path.is_file())
-    return sorted(str(name) for name in names if "__pycache__" not in name.parts and not (installed / name).exists())
+    return sorted(
+        str(name)
+        for name in names
+        if not {"__pycache__", "local"} & set(name.parts) and not (installed / name).exists()
+    )
 
 
 def run(python: Path, staged: Path, options: Mapping[str, Any], directory: Path) -> str:

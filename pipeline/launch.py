@@ -116,6 +116,31 @@ def prepare(plan: Plan, processes: int | None, *, production: bool = True) -> Ru
     return run
 
 
+def resumed(plan: Plan, line: Mapping[str, Any]) -> Run:
+    """A run that another process has started, and that this one goes on with.
+
+    Args:
+        plan: what the same flags would do now; it asks the same question.
+        line: the one that the run started with.
+    """
+    job = plan.query_job(line["run_id"])
+    name = TableName.parse(line["worklist"], "the run's worklist")
+    with explained("--output_table", plan.answers):
+        shards = worklist.shards(plan.endpoint, name, ROWS_PER_SHARD, job)
+    config = _config(plan, line["run_id"], line["at"], name, _shares(plan.options, 1))
+    if plan.options.max_cost_usd is not None:  # what the run itself has spent is counted by its own partitions
+        own = books.spent(
+            plan.endpoint,
+            answers=plan.answers,
+            failures=plan.failures,
+            fingerprint=plan.fingerprint,
+            since=line["at"],
+            job=job,
+        )
+        config = dataclasses.replace(config, spent_before_usd=max(0.0, plan.spent_usd - own))
+    return Run(plan=plan, config=config, shards=shards, rows=line["worklist_rows"])
+
+
 def _yield_to_rival(run: Run) -> None:
     """Looks again, now that others see this run: two that start at the same moment do not both go on.
 

@@ -146,6 +146,22 @@ class Options:
         PACE,
         choices=("standard", "flex", "priority"),
     )
+    mode: str = flag(
+        "online",
+        "How to ask: online, in batch jobs (half the price, a day or more), or auto, whichever suits rows and deadline.",
+        PACE,
+        choices=("online", "batch", "auto"),
+    )
+    deadline_hours: float | None = flag(
+        None, "When the answers are wanted, in hours from now, for --mode=auto.", PACE, minimum=0
+    )
+    batch_folder: str | None = flag(
+        None,
+        "Folder for requests and results of batch jobs, gs://BUCKET/FOLDER. Default: what --temp_location says.",
+        PACE,
+    )
+    batch_requests: int = flag(100_000, "Rows of one batch job, at most 200,000.", PACE, minimum=1)
+    batch_jobs: int = flag(8, "Batch jobs at once.", PACE, minimum=1)
 
     max_cost_usd: float | None = flag(
         None, "Budget of this fingerprint in dollars, across resumed runs.", MONEY, minimum=0

@@ -24,6 +24,10 @@ from pipeline.task.labels import Boxes
 
 MAX_IMAGES = 3000  # of one request: cloud.google.com/vertex-ai/generative-ai/docs/multimodal/image-understanding
 FREE_ROWS = 1000  # more rows than that are asked only under --limit or --max_cost_usd
+BATCH_ROWS = 10_000  # fewer rows than that are asked online by --mode=auto: it takes minutes and saves a dollar or so
+# Most jobs end within 24 hours of their start, and what has not is cancelled then; they wait up to 72 hours for that:
+# docs.cloud.google.com/vertex-ai/generative-ai/docs/multimodal/batch-prediction-gemini (a copy of 2026).
+BATCH_JOB_HOURS, BATCH_QUEUE_HOURS = 24, 72
 _ASSUMED_LATENCY_SECS = 2.0  # of one call, for the planned time only; `plan --sample` measures it
 
 
@@ -39,6 +43,7 @@ class Plan:
         spent_usd: what this fingerprint has cost so far; 0 without a budget, which alone asks for it.
         query_bytes: what counting the rows reads, by dry run.
         warnings: lines that the user should see before paying.
+        mode: online or batch; what auto comes to.
     """
 
     options: Options
@@ -65,6 +70,7 @@ class Plan:
     has_answers: bool
     query_bytes: int
     warnings: tuple[str, ...]
+    mode: str = "online"
 
     @property
     def limit(self) -> int | None:
@@ -123,6 +129,26 @@ class Plan:
             rates.append(self.options.tokens_per_minute / 60 / max(1, self.estimate.total_tokens))
         return calls / min(rates)
 
+    def ways(self) -> list[tuple[str, str, str]]:
+        """The ways to ask what is to ask, the budget left aside: (way, dollars, time) for people."""
+        count, limit = self.count.to_ask, self.options.limit
+        rows = count if limit is None else min(count, limit)
+        whole = dataclasses.replace(self, affordable=None)
+        online, hours = duration(whole.secs), batch_hours(self.options, rows)
+        return [
+            ("online", self._usd(rows, "standard"), f"about {online}"),
+            ("flex", self._usd(rows, "flex"), f"{online} or much more: a call may take 30 minutes"),
+            (
+                "batch",
+                self._usd(rows, "batch"),
+                f"within {hours} h; before that, up to {BATCH_QUEUE_HOURS} h of queueing",
+            ),
+        ]
+
+    def _usd(self, rows: int, tier: str) -> str:
+        cost = self.estimate.cost(self.prices, at=datetime.datetime.now(datetime.UTC), tier=tier)
+        return "not known" if cost is None else f"${rows * cost / self.settings.images_per_request:,.4f}"
+
     @property
     def answer_columns(self) -> tuple[Column, ...]:
         return inputs.answer_columns(self.kept)
@@ -146,13 +172,22 @@ class Plan:
                 "to ask",
                 f"{self.rows:,}" + self._views + (f" ({self.over_budget:,} over budget)" if self.over_budget else ""),
             ),
-            ("model", f"{self.settings.model} at {self.vertex.location}, {self.settings.service_tier}"),
+            ("model", f"{self.settings.model} at {self.vertex.location}, {self._way}"),
             ("fingerprint", self.fingerprint),
             ("tokens", f"{self.rows * self.tokens_per_row:,.0f} ({self.tokens_per_row:,.0f} a row)"),
             ("cost", self._cost_line()),
-            ("time", f"about {duration(self.secs)} with one worker process, if the quota allows it"),
+            ("time", self._time_line()),
             ("query", f"{self.query_bytes:,} bytes read to count the rows"),
         ]
+
+    @property
+    def _way(self) -> str:
+        return "in batch jobs" if self.mode == "batch" else self.settings.service_tier
+
+    def _time_line(self) -> str:
+        if self.mode == "batch":
+            return f"within {batch_hours(self.options, self.rows)} h, and up to {BATCH_QUEUE_HOURS} h of queueing"
+        return f"about {duration(self.secs)} with one worker process, if the quota allows it"
 
     @property
     def _views(self) -> str:
@@ -240,8 +275,10 @@ def make(options: Options, only_keys: Sequence[str] | None = None) -> Plan:
     with explained("--input_query" if options.input_query else "--input_table", options.input_table or "the query"):
         read_bytes = query.dry_run(endpoint, worklist.count_query(source, done), job)
         count = worklist.count(endpoint, source, done, retry, job)
+    mode = chosen_mode(options, min(count.to_ask, options.limit or count.to_ask))
+    tier = "batch" if mode == "batch" else settings.service_tier
     call = estimate(task, settings, model, images=settings.images_per_request, views=count.images_per_key)
-    cost = call.cost(price, at=datetime.datetime.now(datetime.UTC), tier=settings.service_tier)
+    cost = call.cost(price, at=datetime.datetime.now(datetime.UTC), tier=tier)
     usd_per_row = None if cost is None else cost / settings.images_per_request
     return Plan(
         options=options,
@@ -268,7 +305,28 @@ def make(options: Options, only_keys: Sequence[str] | None = None) -> Plan:
         has_answers=any(each.fingerprint == mark for each in before),
         query_bytes=read_bytes,
         warnings=tuple(warnings),
+        mode=mode,
     )
+
+
+def chosen_mode(options: Options, rows: int) -> str:
+    """The mode of a plan, online or batch. Auto is batch for what is neither small nor urgent, where the flags
+    let a batch ask it.
+
+    Args:
+        options: the flags.
+        rows: rows to ask.
+    """
+    if options.mode != "auto":
+        return options.mode
+    can = options.images_per_request == 1 and options.unit == "image" and options.service_tier == "standard"
+    in_time = options.deadline_hours is None or batch_hours(options, rows) <= options.deadline_hours
+    return "batch" if can and in_time and rows >= BATCH_ROWS else "online"
+
+
+def batch_hours(options: Options, rows: int) -> int:
+    """Hours that batch jobs for so many rows may take once they run: a day for as many of them as run at once."""
+    return BATCH_JOB_HOURS * math.ceil(rows / (options.batch_requests * options.batch_jobs))
 
 
 def check_spending(plan: Plan) -> None:

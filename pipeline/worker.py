@@ -155,6 +155,11 @@ class Worker:
             self._asked += len(rows)
         return Ask(self.config.question, tuple(rows))
 
+    def expect(self, rows: int) -> None:
+        """Count rows that were asked otherwise than by `ask`, before their outcomes land: the budget compares the two."""
+        with self._lock:
+            self._asked += rows
+
     def unusable(self, row: Observation) -> Failure:
         """The failure of a row that the worklist found unusable; no call is made."""
         return self.config.question.unusable(row)

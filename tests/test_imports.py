@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent / "pipeline"
 # Each may import those to its right of the same line and those of all lines below; never upwards.
 LAYERS = [
     ["commands"],
+    ["batch"],
     ["running"],
     ["direct"],
     ["launch"],

@@ -60,7 +60,7 @@ def test_flags_are_never_abbreviated_and_unknown_ones_are_left_for_beam():
 
 
 def test_a_misspelt_flag_names_the_nearest_one():
-    assert "did you mean --model?" in str(options.unknown_flag("--modle=x"))
+    assert "did you mean --model?" in str(options.unknown_flag("--modell=x"))
 
 
 @pytest.mark.parametrize("table", ["my-project.d.t", "example.com:proj.d.t"])

@@ -21,9 +21,12 @@ def main(argv: Sequence[str]) -> int:
         return EXIT_DONE
     given, beams = options.parse(argv)
     from pipeline import submit, worker  # with Beam: only once our own flags are known to be right
+    from pipeline.batch import run as batch
     from pipeline.commands import evaluate
 
     beam_options = submit.beam_options(argv, given)
+    if given.mode == "batch":
+        batch.check(given)  # what is wrong with the flags is said before any table is looked at
     evaluates_first = evaluate.demanded(given)
     with terminable():
         plan = planning.make(given)
@@ -32,8 +35,12 @@ def main(argv: Sequence[str]) -> int:
         if evaluates_first:
             evaluate.check(given, plan.task, beams)
             plan = planning.make(given)  # the labelled rows are answered now
-        run = launch.prepare(plan, submit.processes(beam_options, given))
         try:
+            if plan.mode == "batch" or batch.goes_on(plan):
+                batch.check(given)  # where it is --mode=auto that says so
+                return batch.run_batch(plan, beam_options)
+            batch.refuse_online(plan)
+            run = launch.prepare(plan, submit.processes(beam_options, given))
             return run_to_end(run, beam_options)
         finally:
             worker.close_all()

@@ -37,6 +37,7 @@ def main(argv: Sequence[str]) -> int:
     for warning in plan.warnings:
         console.note(f"warning: {warning}")
     console.table("Plan", ("what", "how much"), plan.lines())
+    console.table("Ways to ask, by --mode and --service_tier", ("way", "dollars", "time"), plan.ways())
     for mark, answers, changes in plan.asked_before:
         console.say(f"{answers:,} answers to another version of this question ({mark}): {'; '.join(changes)}")
     if rows is not None:

@@ -3,7 +3,7 @@
 import pytest
 
 REFUSED = {
-    "a misspelt flag": (["--modle=x"], "did you mean --model?"),
+    "a misspelt flag": (["--modell=x"], "did you mean --model?"),
     "a flag of Beam's with a wrong value": (["--num_workers=many"], "--num_workers"),
     "both inputs": (["--input_query=SELECT 1", "--input_table=demo-project.d.t"], "exactly one of --input_table"),
     "a table that is not there": (

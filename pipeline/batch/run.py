@@ -1,0 +1,186 @@
+"""`classify --mode=batch`: from a plan to closed books, by rounds of batch jobs; any launcher goes on where one ended.
+
+A round: write what has no outcome yet as files of requests, ask each file by a job, put what comes back into the tables.
+What a round leaves open (a job that expired, a line that is missing) is asked by the next one.
+
+Everything that a launcher knows lies outside of it: the rows in the worklist, the outcomes in the tables, the files in
+Cloud Storage, the jobs with the service (found by the run's label even where no one could record them) and in the runs table.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pipeline import console, direct, launch, rivals, submit, worker
+from pipeline.batch import journal
+from pipeline.batch.lines import MAX_REQUESTS
+from pipeline.batch.rounds import GOES_ON, Rounds
+from pipeline.batch.store import Folder
+from pipeline.errors import ConfigError, Halted, PipelineError
+from pipeline.gemini import models
+from pipeline.launch import Run
+from pipeline.options import Options
+from pipeline.planning import Plan
+from pipeline.rows import RunState
+from pipeline.running import conclude
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+
+def check(options: Options) -> None:
+    """What a batch run cannot do.
+
+    Raises:
+        ConfigError: which flag is in the way.
+    """
+    place(options)
+    if not submit.is_local(options):
+        raise ConfigError(
+            f"--mode=batch with --runner={options.runner}: the model's own service does the work, for half the price; "
+            "leave --runner out, this machine only writes requests and reads results"
+        )
+    if options.images_per_request > 1:
+        raise ConfigError("--images_per_request: a batch asks one image a request; leave it out, or --mode=online")
+    if options.unit == "asset":
+        raise ConfigError("--unit=asset: a batch asks one image a request; leave it out, or --mode=online")
+    if options.service_tier != "standard":
+        raise ConfigError(f"--service_tier={options.service_tier}: a batch has a price of its own; leave it out")
+    if options.batch_requests > MAX_REQUESTS:
+        raise ConfigError(f"--batch_requests={options.batch_requests}: a job takes at most {MAX_REQUESTS:,}")
+
+
+def place(options: Options) -> Folder:
+    """The folder below which each run has its own."""
+    given = options.batch_folder or options.temp_location
+    if not given:
+        raise ConfigError("--batch_folder is missing: where requests and results of batch jobs lie, gs://BUCKET/FOLDER")
+    return Folder.parse(given, "--batch_folder" if options.batch_folder else "--temp_location")
+
+
+def goes_on(plan: Plan) -> bool:
+    """Whether --mode=auto has begun a batch run that is not over: what it has left may be few rows by now."""
+    return plan.options.mode == "auto" and journal.unfinished(plan) is not None
+
+
+def refuse_online(plan: Plan) -> None:
+    """Refuses to ask online what a batch run may have bought already.
+
+    Raises:
+        ConfigError: there is such a run; the message names it.
+    """
+    found = None if plan.options.allow_concurrent_runs else journal.unfinished(plan)
+    if found is not None:
+        raise ConfigError(
+            f"batch run {found.run_id} of the same question has results to collect: --mode=batch does that first; "
+            "--allow_concurrent_runs asks online all the same (rows that both ask are paid twice)"
+        )
+
+
+def run_batch(plan: Plan, beam_options: PipelineOptions) -> int:
+    """Take up the batch run of this question that nobody has ended, or start one, and see it through.
+
+    Returns:
+        The exit code: 0, or 3 when a larger share of rows failed than --max_failure_ratio.
+
+    Raises:
+        ConfigError: another process sees to this run, or the first call fails.
+        Halted: jobs failed or were cancelled, or rows are still without an outcome after the last round.
+        Interrupted: the user stopped this process; the jobs go on.
+    """
+    if "/publishers/" not in models.resource_name(plan.settings.model, plan.endpoint.project, plan.vertex.location):
+        raise ConfigError(f"--model={plan.settings.model}: a tuned endpoint answers online only; leave --mode out")
+    found = journal.unfinished(plan)
+    if found is None:
+        run = launch.prepare(plan, 1)
+        folder = place(plan.options).below(run.run_id)
+    else:
+        _refuse_rival(plan, found)
+        run = launch.resumed(plan, found.line)
+        folder = Folder(found.folder)
+        console.note(f"taking up batch run {run.run_id} of {found.line['at']:%Y-%m-%d %H:%M} UTC")
+    stop = threading.Event()
+
+    def interrupted() -> None:
+        console.note(f"stopping: {GOES_ON}")
+        stop.set()
+        worker.stop_all("interrupted", 1.0)
+
+    shared = worker.acquire(run.config)  # kept open from one graph to the next
+    rounds = Rounds(run, folder, beam_options, set(found.collected if found else ()), stop)
+    try:
+        with submit.interruptible(interrupted), _in_one_line(shared):
+            journal.note_batch(run, folder.uri)
+            folder.write_json("about.json", {"run_id": run.run_id})  # what cannot be written to is seen before any call
+            if found is None and run.rows:
+                direct.first_call(run)
+            reason = rounds.ask()
+    except ConfigError as error:
+        if found is None and not rounds.made:  # nothing goes on anywhere
+            launch.finish(run, RunState.CANCELLED, str(error)[:1000])
+        raise
+    finally:
+        worker.release(shared.config)
+        rounds.close()
+    worker.close_all()
+    return _end(run, reason)
+
+
+@contextlib.contextmanager
+def _in_one_line(shared: worker.Worker) -> Iterator[None]:
+    """What Google's clients raise, or a graph in whatever words, as one line that says that nothing is lost."""
+    import google.auth.exceptions
+    import requests.exceptions
+    from google.api_core import exceptions
+
+    known = (exceptions.GoogleAPIError, google.auth.exceptions.GoogleAuthError, requests.exceptions.RequestException)
+    try:
+        yield
+    except PipelineError:
+        raise
+    except Exception as error:
+        if shared.halted:
+            raise Halted(f"halted, and no row was at fault: {shared.halted}. Mend that; {GOES_ON}") from None
+        cause = shared.fault or error
+        if not isinstance(cause, known):
+            raise
+        refused = isinstance(cause, exceptions.ClientError | google.auth.exceptions.GoogleAuthError)
+        kind = ConfigError if refused else PipelineError
+        raise kind(
+            f"a batch run needs what Google refuses or cannot do now: {' '.join(str(cause).split())[:500]}"
+        ) from error
+
+
+def _refuse_rival(plan: Plan, found: journal.Unfinished) -> None:
+    """Two launchers of one run would collect, and ask again, the same rows."""
+    line = {**found.line, "options": {"launcher": found.launcher}}
+    alive = rivals.life(plan, line) is rivals.Life.ALIVE
+    if alive and found.launcher != rivals.launcher() and not plan.options.allow_concurrent_runs:
+        raise ConfigError(
+            f"batch run {found.run_id} of the same question is seen to by another process: wait for it, or stop it (its "
+            "jobs go on); --allow_concurrent_runs takes it up all the same"
+        )
+
+
+def _end(run: Run, reason: str | None) -> int:
+    """Close the books and say how it ended."""
+    told = launch.told(run)
+    why = told.halted or reason
+    state = RunState.HALTED if told.halted else RunState.CANCELLED if reason else RunState.FINISHED
+    found = launch.finish(run, state, why or told.over_budget)
+    already = run.plan.count.already_answered
+    code = conclude(
+        run.run_id,
+        found,
+        run.plan.options,
+        already_answered=already,
+        over_budget=run.over_budget + (found.not_asked if told.over_budget else 0),
+        not_asked=0 if told.over_budget else found.not_asked,
+    )
+    if why and found.not_asked:
+        raise Halted(f"{why}. What is answered is kept, and the same command asks the rest")
+    launch.check_books(found, whole=not why and not told.over_budget)
+    return code

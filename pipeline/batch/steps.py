@@ -1,0 +1,243 @@
+"""The two graphs of a batch run, and their DoFns: requests out of the worklist, outcomes out of the results."""
+
+import dataclasses
+import io
+import logging
+import tempfile
+import typing
+from collections.abc import Iterator
+
+import apache_beam as beam
+from apache_beam.pvalue import PCollection, TaggedOutput
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import MIN_TIMESTAMP
+from apache_beam.utils.windowed_value import WindowedValue
+
+from pipeline import worker
+from pipeline.batch import lines, results
+from pipeline.batch.store import Folder
+from pipeline.bigquery import read
+from pipeline.engine import Lane
+from pipeline.engine.call import Again, Split
+from pipeline.errors import Halted
+from pipeline.rows import Answer, Failure, Observation
+from pipeline.transforms import WriteRows
+from pipeline.worker import RunConfig, Shard, Worker
+
+_Tagged = TaggedOutput[typing.Literal["answers"], Answer] | TaggedOutput[typing.Literal["failures"], Failure]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """A range of the worklist that goes into one file of requests, or into several where it is too long for one."""
+
+    name: str
+    shard: Shard
+    most_requests: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Collected:
+    """A job that has ended: the rows that it was asked, and where its results lie."""
+
+    shard: Shard
+    results: str
+    secs: float
+
+
+def build_requests(pipeline: beam.Pipeline, config: RunConfig, files: list[File], folder: Folder) -> None:
+    """Worklist in; files of keyed requests out, each with a note that names its parts. Unusable rows become failures."""
+    shards = pipeline | "Files" >> beam.Create(files, reshuffle=False) | "Spread" >> beam.Reshuffle()
+    unusable = shards | "WriteRequests" >> WriteRequests(config, folder)
+    unusable | "WriteFailures" >> WriteRows(config, "failures")
+
+
+def build_results(pipeline: beam.Pipeline, config: RunConfig, jobs: list[Collected]) -> None:
+    """Results in; answers and failures out, by the writers of every run."""
+    ended = pipeline | "Jobs" >> beam.Create(jobs, reshuffle=False) | "Spread" >> beam.Reshuffle()
+    outcomes = ended | "ReadResults" >> ReadResults(config)
+    rejected = outcomes.answers | "WriteAnswers" >> WriteRows(config, "answers")
+    outcomes.failures | "WriteFailures" >> WriteRows(config, "failures")
+    rejected | "WriteRejected" >> WriteRows(config, "failures")
+
+
+@dataclasses.dataclass(eq=False)
+class WriteRequests(beam.PTransform):
+    """`File` in; a `Failure` for each row that cannot be asked out."""
+
+    config: RunConfig
+    folder: Folder
+
+    def expand(self, pcoll: PCollection) -> PCollection:
+        failures: PCollection = pcoll | beam.ParDo(_WriteRequestsDoFn(self.config, self.folder))
+        return failures
+
+
+@dataclasses.dataclass(eq=False)
+class ReadResults(beam.PTransform):
+    """`Collected` in; `.answers` and `.failures` out, for each row of it that has a line and no outcome yet.
+
+    An answer that needs a second call (invalid, cut off, empty) is asked again at once, online, by the engine.
+    """
+
+    config: RunConfig
+
+    def expand(self, pcoll: PCollection) -> typing.Any:  # a DoOutputsTuple, an annotation that Beam warns of
+        return pcoll | beam.ParDo(_ReadResultsDoFn(self.config)).with_outputs("answers", "failures")
+
+
+class _WorkerDoFn(beam.DoFn):
+    def __init__(self, config: RunConfig) -> None:
+        self._config = config
+
+    def setup(self) -> None:
+        self._worker: Worker = worker.acquire(self._config)
+
+    def teardown(self) -> None:
+        worker.release(self._config)
+
+
+@beam.typehints.with_input_types(File)
+@beam.typehints.with_output_types(Failure)
+class _WriteRequestsDoFn(_WorkerDoFn):
+    def __init__(self, config: RunConfig, folder: Folder) -> None:
+        super().__init__(config)
+        self._folder = folder
+
+    def process(self, file: File) -> Iterator[Failure]:
+        builder = self._config.question.builder
+        parts = _Parts(self._folder, file)
+        with parts:
+            for row in _unwritten(self._worker, file.shard):
+                if self._worker.stopped:
+                    break  # without a note: the next command writes this file anew
+                if row.problem:
+                    yield self._worker.unusable(row)
+                else:
+                    parts.add(lines.request_line(row.key, builder.message(builder.build([row]))))
+            else:
+                parts.finish()
+
+
+class _Parts:
+    """Writes the lines of a file, in parts that a job may have, and at last the note that they are all there."""
+
+    def __init__(self, folder: Folder, file: File) -> None:
+        self._folder, self._file = folder, file
+        self._written: list[dict[str, typing.Any]] = []
+        self._content: typing.IO[bytes] = io.BytesIO()
+        self._rows = self._bytes = 0
+
+    def __enter__(self) -> typing.Self:
+        self._content = tempfile.TemporaryFile()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._content.close()
+
+    def add(self, line: bytes) -> None:
+        if self._rows >= self._file.most_requests or self._bytes + len(line) > lines.MAX_BYTES:
+            self._close_part()
+        self._content.write(line)
+        self._rows += 1
+        self._bytes += len(line)
+
+    def finish(self) -> None:
+        if self._rows:
+            self._close_part()
+        shard = dataclasses.asdict(self._file.shard)
+        self._folder.write_json(f"{self._file.name}.json", {"shard": shard, "parts": self._written})
+
+    def _close_part(self) -> None:
+        name = f"{self._file.name}-{len(self._written):03d}"
+        self._folder.write(f"{name}.jsonl", self._content)
+        self._written.append({"name": name, "rows": self._rows, "bytes": self._bytes})
+        self._content.seek(0)
+        self._content.truncate()
+        self._rows = self._bytes = 0
+
+
+@beam.typehints.with_input_types(Collected)
+class _ReadResultsDoFn(_WorkerDoFn):
+    def process(self, job: Collected) -> Iterator[_Tagged]:
+        shared, tally = self._worker, results.Tally()
+        question = results.priced_as_batch(self._config.question)
+        # Read whole, whatever has stopped the engine: these answers are paid for.
+        rows = results.Open(question, (row for row in _unwritten(shared, job.shard) if not row.problem))
+        again = _Again(shared)
+        for ask, step in results.settled(question, rows, _output(Folder(job.results)), job.secs * 1e3, tally):
+            shared.expect(1)
+            for outcome in results.outcomes(step):
+                yield _emitted(outcome)
+            for each in (ask,) if isinstance(step, Again) else step.jobs if isinstance(step, Split) else ():
+                for outcome in again.offer(each):
+                    yield _emitted(outcome)
+        for outcome in again.drain():
+            yield _emitted(outcome)
+        if tally.doubled or tally.unreadable:
+            _log.warning(
+                "%s: %d lines of rows that had an outcome already, %d lines that cannot be read",
+                job.results,
+                tally.doubled,
+                tally.unreadable,
+            )
+
+
+class _Again:
+    """Second calls, online; the engine is opened for the first of them only."""
+
+    def __init__(self, shared: Worker) -> None:
+        self._shared = shared
+        self._lane: Lane | None = None
+        self._refused: str | None = None
+
+    def offer(self, ask: typing.Any) -> Iterator[Answer | Failure]:
+        if self._lane is None and self._refused is None:
+            try:
+                self._lane = self._shared.engine.lane()
+            except Halted as error:
+                self._refused = str(error)
+        why = self._refused or self._shared.stopped
+        if why or self._lane is None:
+            yield from results.given_up(ask, why or "")
+        else:
+            yield from self._lane.offer(ask)
+
+    def drain(self) -> Iterator[Answer | Failure]:
+        if self._lane is not None:
+            yield from self._lane.drain()
+
+
+def _unwritten(shared: Worker, shard: Shard) -> Iterator[Observation]:
+    """The rows of a shard that the run has neither answered nor filed."""
+    config, tables = shared.config, shared.config.tables
+    with shared.remembered():
+        written = read.keys_written(
+            config.bigquery,
+            tables.worklist,
+            shard,
+            answers=tables.answers,
+            failures=tables.failures,
+            run_id=config.run_id,
+            since=config.started_at,
+            job=config.job,
+        )
+        for row in read.read_shard(config.bigquery, tables.worklist, shard, config.worklist_columns):
+            if row.key not in written:
+                yield row
+
+
+def _output(folder: Folder) -> Iterator[lines.Result | None]:
+    """The lines of all result files of a job; the service puts them into a folder of its own below ours."""
+    for name in folder.names():
+        if name.endswith(".jsonl"):
+            for line in folder.lines(name):
+                yield lines.result(line)
+
+
+def _emitted(outcome: Answer | Failure) -> _Tagged:
+    tag = "answers" if isinstance(outcome, Answer) else "failures"
+    value = WindowedValue(outcome, MIN_TIMESTAMP, (GlobalWindow(),))
+    return typing.cast(_Tagged, TaggedOutput(tag, value))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import io
 import multiprocessing
 import os
@@ -15,7 +16,7 @@ import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,6 +28,7 @@ from pipeline.local.bigquery import BigQueryEmulator
 from pipeline.local.vertex import VertexStandIn
 
 BUFFER_ROWS = 500  # what a crash may cost beside the window: README, "what a crash costs"
+FAST_START = {"pipeline.engine.pace.START_PER_SEC": 400.0}
 _PRELOAD = (
     "benchmarks.books_rig",
     "pipeline.commands.classify",
@@ -66,15 +68,14 @@ class Child:
 
     Args:
         argv: the command and its flags.
-        start_per_sec: calls a second that the pace begins with; None leaves it gentle, which costs seconds a start.
-        env: changes of the environment.
+        constants: constants of the package that are different there, by their full names.
     """
 
-    def __init__(self, argv: Sequence[str], start_per_sec: float | None, env: dict[str, str] | None = None) -> None:
+    def __init__(self, argv: Sequence[str], constants: Mapping[str, float]) -> None:
         self._files = tempfile.TemporaryDirectory(prefix="books-")
         self._out, self._err = (Path(self._files.name) / name for name in ("out", "err"))
         self._process = _context.Process(
-            target=_command, args=(list(argv), str(self._out), str(self._err), start_per_sec, env or {}), daemon=True
+            target=_command, args=(list(argv), str(self._out), str(self._err), dict(constants)), daemon=True
         )
         self._process.start()
 
@@ -117,15 +118,15 @@ class Child:
         return path.read_text("utf-8") if path.exists() else ""
 
 
-def _command(argv: list[str], out: str, err: str, start_per_sec: float | None, env: dict[str, str]) -> None:
+def _command(argv: list[str], out: str, err: str, constants: dict[str, float]) -> None:
     """What a child does: a command, with its output in files."""
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.stdout = open(1, "w", closefd=False, buffering=1, encoding="utf-8")  # noqa: SIM115
     sys.stderr = open(2, "w", closefd=False, buffering=1, encoding="utf-8")  # noqa: SIM115
-    os.environ.update(env)
-    if start_per_sec is not None:
-        pace.START_PER_SEC = start_per_sec
+    for name, value in constants.items():
+        module, _, constant = name.rpartition(".")
+        setattr(importlib.import_module(module), constant, value)
     sys.exit(__main__.main(argv))
 
 
@@ -136,7 +137,8 @@ class Rig:
         bigquery: a running emulator.
         vertex: a running stand-in.
         dataset: `PROJECT.DATASET`; made when missing.
-        start_per_sec: see `Child`.
+        constants: see `Child`. The pace begins fast, unless said otherwise: its gentle start, which the engine's own
+            tests see to, would cost seconds at every run.
     """
 
     def __init__(
@@ -145,12 +147,12 @@ class Rig:
         vertex: VertexStandIn,
         dataset: str,
         *,
-        start_per_sec: float | None = 400.0,
+        constants: Mapping[str, float] = FAST_START,
     ) -> None:
         self.bigquery, self.vertex, self.dataset = bigquery, vertex, dataset
         self.endpoint = Endpoint(bigquery.project, "US", bigquery.rest, bigquery.storage)
         self.input, self.output = f"{dataset}.input", f"{dataset}.answers"
-        self._start_per_sec = start_per_sec
+        self._constants = constants
         with self.endpoint.client() as client:
             client.create_dataset(dataset.rpartition(".")[2], exists_ok=True)
 
@@ -181,16 +183,15 @@ class Rig:
                 words.append(f"--input_table={self.input}")
         return [*words, *flags]
 
-    def start(self, *flags: str, command: str = "classify", env: dict[str, str] | None = None) -> Child:
+    def start(self, *flags: str, command: str = "classify", constants: Mapping[str, float] | None = None) -> Child:
         """Starts a command in a process of its own."""
-        return Child(self.argv(command, *flags), self._start_per_sec, env)
+        return Child(self.argv(command, *flags), {**self._constants, **(constants or {})})
 
     def run(self, *flags: str, command: str = "classify") -> Ended:
         """Runs a command in this process."""
         out, err = io.StringIO(), io.StringIO()
         before = pace.START_PER_SEC
-        if self._start_per_sec is not None:
-            pace.START_PER_SEC = self._start_per_sec
+        pace.START_PER_SEC = self._constants.get("pipeline.engine.pace.START_PER_SEC", before)
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 code = __main__.main(self.argv(command, *flags))

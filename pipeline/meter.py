@@ -25,7 +25,7 @@ class Meter:
         pending: dollars of what it has received and the tables do not hold yet.
         expected: dollars that are expected of what it has asked and not received, the next call included.
         on_used_up: told the reason, once, from the meter's own thread; may block.
-        poll_secs: seconds between two queries.
+        poll_secs: seconds between two queries; None is POLL_SECS.
     """
 
     def __init__(
@@ -37,12 +37,12 @@ class Meter:
         pending: Callable[[], float],
         expected: Callable[[], float],
         on_used_up: Callable[[str], None] | None = None,
-        poll_secs: float = POLL_SECS,
+        poll_secs: float | None = None,
     ) -> None:
         self._budget = budget_usd
         self._in_tables, self._landed, self._pending, self._expected = in_tables, landed, pending, expected
         self._on_used_up = on_used_up
-        self._poll_secs = poll_secs
+        self._poll_secs = POLL_SECS if poll_secs is None else poll_secs
         self._others_and_before = 0.0
         self._reason: str | None = None
         self._ended = threading.Event()  # used up or closed

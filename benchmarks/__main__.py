@@ -42,13 +42,13 @@ class Size:
     quota_secs: float
     settle_secs: float
     quota_processes: tuple[int, ...]
-    others_on_quota: bool
+    with_others: bool
     bulk_rows: int
 
 
-FULL = Size(20_000, 25, 75, 50, 15, (1, 2), others_on_quota=True, bulk_rows=200_000)
-QUICK = Size(5_000, 6, 0, 20, 10, (1,), others_on_quota=False, bulk_rows=10_000)
-TINY = Size(1_500, 3, 0, 0, 0, (), others_on_quota=False, bulk_rows=0)
+FULL = Size(18_000, 20, 55, 40, 12, (1, 2), with_others=True, bulk_rows=200_000)
+QUICK = Size(5_000, 6, 0, 18, 8, (1,), with_others=False, bulk_rows=0)
+TINY = Size(1_500, 3, 0, 0, 0, (), with_others=False, bulk_rows=0)
 
 
 def measure(
@@ -65,21 +65,23 @@ def measure(
         for who in chosen(SEQUENTIAL, RUN_INFERENCE, THREAD_POOL, PIPELINE, BARE_GRPC):
             say(f"1 s latency: {who.name}")
             # The others are given more rows than they can ask, and ended; the pipeline and the floor end by themselves.
-            rows, secs = (size.rows, None) if who.window > 64 else (int(who.window * size.secs * 1.5), size.secs)
+            by_itself = who in (PIPELINE, BARE_GRPC)
+            rows = size.rows if by_itself else int(who.window * size.secs * 1.5)
+            secs = None if by_itself else size.secs
             result["one_second"].append(scenarios.measure_speed(found, who, ONE_SECOND, rows=rows, secs=secs))
     if "long_tail" in parts and size.tail_secs:
         result["long_tail"] = []
         for who in chosen(SEQUENTIAL, RUN_INFERENCE, THREAD_POOL, PIPELINE):
             say(f"long tail: {who.name}")
-            secs = min(size.tail_secs, 30.0) if who is SEQUENTIAL else size.tail_secs
+            secs = size.tail_secs / 2 if who is SEQUENTIAL else size.tail_secs
             line = scenarios.measure_speed(found, who, LONG_TAIL, rows=int(who.window * secs), secs=secs)
             result["long_tail"].append(line)
-    if "batching" in parts:
+    if "batching" in parts and size.with_others:
         say("RunInference with its default batching")
         result["batching"] = scenarios.measure_batching(found, 500)
     if "quota" in parts and size.quota_secs:
         result["quota"] = []
-        for who in chosen(RUN_INFERENCE, THREAD_POOL, PIPELINE) if size.others_on_quota else chosen(PIPELINE):
+        for who in chosen(RUN_INFERENCE, THREAD_POOL, PIPELINE) if size.with_others else chosen(PIPELINE):
             for processes in size.quota_processes:
                 say(f"quota of 50 requests/s, {processes} process(es): {who.name}")
                 line = scenarios.measure_quota(

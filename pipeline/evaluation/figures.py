@@ -23,7 +23,9 @@ def check_installed() -> None:
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         packages = ", ".join(missing)
-        raise ConfigError(f"evaluation needs {packages}: pip install '.[stats]' in the source of this package, or make venv")
+        raise ConfigError(
+            f"evaluation needs {packages}: pip install '.[stats]' in the source of this package, or make venv"
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -36,7 +36,9 @@ def notes(report: Report) -> list[str]:
         missing = ", ".join(f"{count:,} {reason}" for reason, count in report.without_answer.items())
         lines.append(f"{report.rows - report.answered:,} rows without an answer count as wrong: {missing}")
     if report.not_in_input:
-        lines.append(f"{report.not_in_input:,} labelled keys are not in the input, or left out by --where: they do not count")
+        lines.append(
+            f"{report.not_in_input:,} labelled keys are not in the input, or left out by --where: they do not count"
+        )
     if report.not_asked:
         lines.append(f"{report.not_asked:,} labelled rows were not asked and do not count")
     if report.not_scored:

@@ -17,6 +17,7 @@ from pipeline.local.bigquery import BigQueryEmulator
 from pipeline.local.vertex import VertexStandIn
 
 PICTURES = 120
+DRAWN = "drawn"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Result:
 
 
 class Town:
-    """One test's data set, with the pictures' rows and truth; commands run in this process."""
+    """One test's data set for answers, beside the pictures' rows and truth; commands run in this process."""
 
     def __init__(
         self,
@@ -46,9 +47,9 @@ class Town:
         self.vertex, self.pictures, self.dataset = vertex, pictures, dataset
         self.endpoint = Endpoint(bigquery.project, "US", bigquery.rest, bigquery.storage)
         self.answers = f"{dataset}.answers"
+        self.input = f"{bigquery.project}.{DRAWN}.{samples.TABLE}"
+        self._truth = f"{bigquery.project}.{DRAWN}.truth"
         self._capsys = capsys
-        with self.endpoint.client() as client:
-            self.input = samples.fill_tables(client, pictures, dataset=dataset.partition(".")[2])
         self._services = [
             f"--project={bigquery.project}",
             f"--bigquery_endpoint={bigquery.rest}",
@@ -70,7 +71,7 @@ class Town:
 
     def labels(self, task: str) -> str:
         """The flag that names the true answers to a built-in task."""
-        return f"--labels_table={self.dataset}.truth_{task}"
+        return f"--labels_table={self._truth}_{task}"
 
 
 @pytest.fixture(scope="session")
@@ -85,14 +86,19 @@ def vertex(drawn: tuple[Path, list[samples.Sample]]) -> Iterator[VertexStandIn]:
         yield stand_in
 
 
+@pytest.fixture(scope="session")
+def filled(bigquery: BigQueryEmulator, drawn: tuple[Path, list[samples.Sample]]) -> list[samples.Sample]:
+    """The pictures, with their rows and truth in the data set `DRAWN`, which tests only read."""
+    endpoint = Endpoint(bigquery.project, "US", bigquery.rest, bigquery.storage)
+    with endpoint.client() as client:
+        samples.fill_tables(client, drawn[1], dataset=DRAWN)
+    return drawn[1]
+
+
 @pytest.fixture
 def town(
-    bigquery: BigQueryEmulator,
-    vertex: VertexStandIn,
-    dataset: str,
-    drawn: tuple[Path, list[samples.Sample]],
-    capsys: Any,
+    bigquery: BigQueryEmulator, vertex: VertexStandIn, dataset: str, filled: list[samples.Sample], capsys: Any
 ) -> Iterator[Town]:
     vertex.reset()
-    yield Town(bigquery, vertex, dataset, drawn[1], capsys)
+    yield Town(bigquery, vertex, dataset, filled, capsys)
     worker.close_all()

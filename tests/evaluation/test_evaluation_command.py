@@ -167,7 +167,7 @@ def test_two_tasks_are_compared_on_the_questions_that_both_ask(town, tmp_path):
         "name: short\nprompt: Judge this street-level image.\nquestions:\n  usable: {type: boolean}\n", "utf-8"
     )
     content, _ = evaluated(
-        town, tmp_path, "--task=image_quality", town.labels("image_quality"), "--limit=20", f"--compare=task={task}"
+        town, tmp_path, "--task=image_quality", town.labels("image_quality"), "--limit=5", f"--compare=task={task}"
     )
     assert [each["task"] for each in content["evaluations"]] == ["image_quality", "short"]
     assert [test["question"] for test in content["comparison"]["tests"]] == ["usable"]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.books_rig import Rig
+from benchmarks.books_rig import FAST_START, Rig
 from pipeline.local.bigquery import BigQueryEmulator
 from pipeline.local.vertex import VertexStandIn
 
@@ -16,6 +16,13 @@ def vertex() -> Iterator[VertexStandIn]:
     """Answers without looking at pictures; each test begins with `reset`."""
     with VertexStandIn(answers="fixed") as stand_in:
         yield stand_in
+
+
+@pytest.fixture(autouse=True)
+def fast_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pace's gentle start is what tests/engine is for; here it would only take time."""
+    for name, value in FAST_START.items():
+        monkeypatch.setattr(name, value)
 
 
 @pytest.fixture

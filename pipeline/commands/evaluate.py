@@ -141,7 +141,7 @@ def measure(name: str, given: Options, labels: truth.Truth, beams: Sequence[str]
         labels: the true answers.
         beams: flags that are Beam's own.
     """
-    local = dataclasses.replace(given, runner="DirectRunner", promote=False, accept_new_fingerprint=True)
+    local = dataclasses.replace(given, runner="DirectRunner", mode="online", promote=False, accept_new_fingerprint=True)
     plan = planning.make(local, sorted(labels.rows))
     there = fetch.keys_in_input(plan.endpoint, plan.source, plan.query_job())
     if not there:

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from pipeline.evaluation import figures
 from pipeline.evaluation.figures import Interval, Paired
-from pipeline.evaluation.report import ALL, Outcome, Report, right_rows
+from pipeline.evaluation.judging import ALL, Outcome, right_rows
+from pipeline.evaluation.report import Report
 from pipeline.evaluation.truth import Truth
 from pipeline.task import Task
 from pipeline.task.values import Number

@@ -9,7 +9,7 @@ from pipeline.bigquery.client import Endpoint, explained
 from pipeline.bigquery.names import TableName, quoted
 from pipeline.bigquery.query import Job, Query, run
 from pipeline.bigquery.worklist import Source, input_query
-from pipeline.evaluation.report import Outcome
+from pipeline.evaluation.judging import Outcome
 from pipeline.evaluation.truth import MAX_LABELS, LabelRows
 from pipeline.task import Invalid, Task
 

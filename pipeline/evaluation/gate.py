@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pipeline.errors import ConfigError
 from pipeline.evaluation import figures
 from pipeline.evaluation.figures import Interval
-from pipeline.evaluation.report import Report, class_of, with_accuracy
+from pipeline.evaluation.judging import class_of, with_accuracy
+from pipeline.evaluation.report import Report
 from pipeline.evaluation.truth import Truth
 from pipeline.task import Task
 from pipeline.task.base import Question

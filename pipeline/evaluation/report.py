@@ -5,39 +5,19 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
-import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.evaluation import figures
 from pipeline.evaluation.figures import Calibration, ClassFigures, Interval
+from pipeline.evaluation.judging import ALL, Outcome, class_of, confidences, right_rows, row_is_right, scored, sureness
 from pipeline.evaluation.truth import Truth
 from pipeline.task import Task
-from pipeline.task.base import Question
-from pipeline.task.labels import Boxes, Label, LabelSet
-from pipeline.task.values import Boolean, Integer, Number, Text
+from pipeline.task.labels import Label, LabelSet
+from pipeline.task.values import Boolean, Integer, Number
 
 NO_ANSWER = "(no answer)"
-ALL = "all"
-"""What a whole row is called: right where every question is."""
-
-_CONFIDENCE = re.compile(r"(?:(?P<of>.+)_)?(?:confidence|certainty|probability)")
 _MAX_DISAGREEMENTS = 1000
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one labelled row: its values by question, or None and the reason of the failure.
-
-    `cost_usd` is all that was paid for it; None where a price was not known.
-    """
-
-    key: str
-    uri: str | None
-    values: Mapping[str, Any] | None
-    reason: str | None = None
-    cost_usd: float | None = 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -154,39 +134,6 @@ class Asked:
     model: str
 
 
-def scored(task: Task, truth: Truth) -> tuple[str, ...]:
-    """The labelled questions that have a score: all but boxes."""
-    return tuple(name for name in truth.questions if not isinstance(task.questions[name], Boxes))
-
-
-def with_accuracy(task: Task, truth: Truth) -> tuple[str, ...]:
-    """The labelled questions that are right or wrong: all but boxes and numbers, which have an error."""
-    return tuple(name for name in scored(task, truth) if not isinstance(task.questions[name], Number))
-
-
-def is_right(question: Question, true: Any, said: Any) -> bool:
-    """Whether what was said is what is true: texts up to case, width and spaces, lists as sets, numbers as numbers."""
-    if isinstance(question, Text):
-        return _plain(true) == _plain(said)
-    if isinstance(question, LabelSet):
-        return set(true) == set(said or ())
-    if isinstance(question, Number) and true is not None and said is not None:
-        return math.isclose(true, said, rel_tol=1e-9, abs_tol=1e-9)
-    return bool(true == said)
-
-
-def right_rows(task: Task, truth: Truth, outcomes: Sequence[Outcome]) -> dict[str, dict[str, bool]]:
-    """For each key and labelled question with an accuracy, and for `ALL`, whether it is right."""
-    names = with_accuracy(task, truth)
-    rights: dict[str, dict[str, bool]] = {}
-    for outcome in outcomes:
-        true = truth.rows.get(outcome.key, {})
-        right = {name: _right(task, name, true, outcome) for name in names if name in true}
-        if right:
-            rights[outcome.key] = right | {ALL: all(right.values())}
-    return rights
-
-
 def make(
     asked: Asked, truth: Truth, outcomes: Sequence[Outcome], *, not_in_input: int = 0, not_asked: int = 0
 ) -> Report:
@@ -229,30 +176,14 @@ def make(
     )
 
 
-def class_of(value: Any) -> str:
-    """The name of a class: a label as it is, true, false or null."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return "null" if value is None else str(value)
-
-
-def _right(task: Task, name: str, true: Mapping[str, Any], outcome: Outcome) -> bool:
-    values = outcome.values
-    return values is not None and is_right(task.questions[name], true[name], values.get(name))
-
-
 def _by(dollars: float | None, count: int) -> float | None:
     return None if dollars is None or count == 0 else dollars / count
-
-
-def _plain(text: str | None) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text or "").casefold().split())
 
 
 def _question(task: Task, name: str, truth: Truth, outcomes: Sequence[Outcome], cost: float | None) -> QuestionReport:
     question = task.questions[name]
     mine = [outcome for outcome in outcomes if name in truth.rows[outcome.key]]
-    right = sum(_right(task, name, truth.rows[outcome.key], outcome) for outcome in mine)
+    right = sum(row_is_right(task, name, truth.rows[outcome.key], outcome) for outcome in mine)
     true = [truth.rows[outcome.key][name] for outcome in mine]
     said = [NO_ANSWER if outcome.values is None else outcome.values.get(name) for outcome in mine]
     classes: tuple[ClassFigures, ...] = ()
@@ -320,28 +251,6 @@ def _numbers(true: Sequence[Any], said: Sequence[Any]) -> NumberFigures:
     )
 
 
-def confidences(task: Task) -> dict[str, str]:
-    """Questions that ask how sure the model is, and what of: `NAME_confidence` of the question NAME.
-
-    A bare `confidence` is of the whole row. It counts as one if it is a number between two bounds.
-    """
-    found = {}
-    for name, question in task.questions.items():
-        match = _CONFIDENCE.fullmatch(name)
-        if match and isinstance(question, Integer | Number) and None not in question.bounds():
-            of = match["of"] or ALL
-            if of in task.questions or of == ALL:
-                found[name] = of
-    return found
-
-
-def _sure(task: Task, name: str, outcome: Outcome) -> float | None:
-    """A confidence on a scale of 0 to 1."""
-    low, high = task.questions[name].bounds()  # type: ignore[union-attr]  # `confidences` has looked
-    said = None if outcome.values is None else outcome.values.get(name)
-    return None if said is None or high == low else (said - low) / (high - low)
-
-
 def _calibrations(
     task: Task, outcomes: Sequence[Outcome], rights: Mapping[str, Mapping[str, bool]]
 ) -> list[Calibration]:
@@ -350,7 +259,7 @@ def _calibrations(
         pairs = [
             (sure, rights[outcome.key][of])
             for outcome in outcomes
-            if of in rights.get(outcome.key, {}) and (sure := _sure(task, name, outcome)) is not None
+            if of in rights.get(outcome.key, {}) and (sure := sureness(task, name, outcome)) is not None
         ]
         made = figures.calibration(name, of, [sure for sure, _ in pairs], [right for _, right in pairs])
         if made is not None:
@@ -360,18 +269,18 @@ def _calibrations(
 
 def _disagreements(task: Task, names: Sequence[str], truth: Truth, outcomes: Sequence[Outcome]) -> list[Disagreement]:
     ranked = []
-    sureness = list(confidences(task))
+    asked_for = list(confidences(task))
     for outcome in outcomes:
         if outcome.values is None:
             continue
         true = truth.rows[outcome.key]
-        wrong = [name for name in names if name in true and not _right(task, name, true, outcome)]
+        wrong = [name for name in names if name in true and not row_is_right(task, name, true, outcome)]
         if not wrong:
             continue
         said = outcome.values
         differs = {name: {"said": said.get(name), "true": true[name]} for name in wrong}
         plain = sum(not isinstance(task.questions[name], Number) for name in wrong)
-        sure = max((_sure(task, name, outcome) or 0.0 for name in sureness), default=0.0)
+        sure = max((sureness(task, name, outcome) or 0.0 for name in asked_for), default=0.0)
         error = math.fsum(
             abs(said[name] - true[name]) / max(1.0, abs(true[name]))
             for name in wrong

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from pipeline.evaluation.comparison import Comparison
 from pipeline.evaluation.figures import Calibration, Interval
-from pipeline.evaluation.report import ALL, NO_ANSWER, QuestionReport, Report
+from pipeline.evaluation.judging import ALL
+from pipeline.evaluation.report import NO_ANSWER, QuestionReport, Report
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 

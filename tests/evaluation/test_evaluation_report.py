@@ -11,7 +11,8 @@ from pipeline import options
 from pipeline.errors import ConfigError
 from pipeline.evaluation import comparison, figures, gate, report
 from pipeline.evaluation.comparison import Side
-from pipeline.evaluation.report import ALL, NO_ANSWER, Outcome
+from pipeline.evaluation.judging import ALL, Outcome, confidences, is_right
+from pipeline.evaluation.report import NO_ANSWER
 from pipeline.evaluation.truth import Truth
 from pipeline.task import parse
 
@@ -167,7 +168,7 @@ def test_a_number_has_errors_and_no_accuracy():
 
 
 def test_a_confidence_is_held_against_its_own_question_or_the_whole_row_and_needs_bounds():
-    assert report.confidences(TASK) == {"kind_confidence": "kind", "confidence": ALL}
+    assert confidences(TASK) == {"kind_confidence": "kind", "confidence": ALL}
     of_kind, of_all = FOUND.calibration
     answered = [outcome for outcome in OUTCOMES if outcome.values is not None]
     kind = rights("kind")
@@ -228,7 +229,7 @@ def test_a_report_is_json():
     ],
 )
 def test_right_is_what_people_would_call_right(name, true, said, right):
-    assert report.is_right(TASK.questions[name], true, said) is right
+    assert is_right(TASK.questions[name], true, said) is right
 
 
 def test_the_documented_flags_are_the_options():

@@ -11,6 +11,7 @@ import staged_workers
 from google.cloud import dataflow_v1beta3
 from loopback_cloud import BUCKET, ROWS, Cloud
 
+pytestmark = pytest.mark.timeout(600)  # each process loads Beam: on a busy machine that alone takes a minute
 CLASSIFY = ["-m", "pipeline", "classify"]
 
 

@@ -15,6 +15,7 @@ from loopback_cloud import BUCKET, ROOT, ROWS, Cloud
 
 from pipeline.local.flex_template import Launch
 
+pytestmark = pytest.mark.timeout(600)  # each process loads Beam: on a busy machine that alone takes a minute
 IMAGE = "us-central1-docker.pkg.dev/demo-project/pipelines/gemini-image-pipeline:1"
 TEMPLATE = f"gs://{BUCKET}/templates/classify.json"
 DOCUMENTED = re.search(r"```json\n(.+?)```", (ROOT / "docs" / "dataflow.md").read_text("utf-8"), re.DOTALL)

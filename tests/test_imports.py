@@ -70,7 +70,8 @@ def test_imports_go_one_way(path):
 def test_the_light_commands_do_not_import_beam(command):
     code = (
         f"import sys, pipeline.commands.{command}\n"
-        "heavy = [name for name in ('apache_beam', 'bqemulator', 'PIL', 'scipy', 'sklearn', 'statsmodels') if name in sys.modules]\n"
+        "names = ('apache_beam', 'bqemulator', 'PIL', 'scipy', 'sklearn', 'statsmodels')\n"
+        "heavy = [name for name in names if name in sys.modules]\n"
         "sys.exit(f'imports {heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

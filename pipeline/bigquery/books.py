@@ -182,7 +182,13 @@ class OtherFingerprint:
 
 
 def other_fingerprints(
-    endpoint: Endpoint, *, answers: TableName, runs: TableName | None, task: str, fingerprint: str, job: Job | None = None
+    endpoint: Endpoint,
+    *,
+    answers: TableName,
+    runs: TableName | None,
+    task: str,
+    fingerprint: str,
+    job: Job | None = None,
 ) -> list[OtherFingerprint]:
     """Returns the fingerprints other than this one that have answers for the task, newest first.
 
@@ -190,11 +196,12 @@ def other_fingerprints(
     """
     found = f"""SELECT fingerprint, COUNT(DISTINCT key) AS answers, MAX(classified_at) AS last_at
   FROM {answers.sql} WHERE task = @task AND fingerprint != @fingerprint GROUP BY fingerprint"""
-    told = "SELECT CAST(NULL AS STRING) AS fingerprint, CAST(NULL AS STRING) AS settings"
+    told = "SELECT CAST(NULL AS STRING) AS fingerprint, CAST(NULL AS STRING) AS settings, FALSE AS bought"
     if runs is not None:
-        told = f"""SELECT fingerprint, ANY_VALUE(TO_JSON_STRING(settings) HAVING MAX `at`) AS settings
+        told = f"""SELECT fingerprint, ANY_VALUE(TO_JSON_STRING(settings) HAVING MAX `at`) AS settings,
+    LOGICAL_OR(COALESCE(JSON_VALUE(options, '$.production'), 'true') != 'false') AS bought
   FROM {runs.sql} WHERE settings IS NOT NULL GROUP BY fingerprint"""
-    sql = f"""SELECT found.fingerprint, found.answers, found.last_at, told.settings
+    sql = f"""SELECT found.fingerprint, found.answers, found.last_at, told.settings, COALESCE(told.bought, TRUE) AS bought
 FROM (
   {found}
 ) AS found LEFT JOIN (
@@ -203,7 +210,9 @@ FROM (
 ORDER BY last_at DESC"""
     lines = run(endpoint, Query(sql, {"task": task, "fingerprint": fingerprint}), job)
     return [
-        OtherFingerprint(line["fingerprint"], line["answers"], line["last_at"], _parsed(line["settings"]))
+        OtherFingerprint(
+            line["fingerprint"], line["answers"], line["last_at"], _parsed(line["settings"]), line["bought"]
+        )
         for line in lines
     ]
 

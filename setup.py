@@ -38,6 +38,7 @@ REPORT = [
 ]
 DEV = [
     "uv",  # writes the lock files
+    "setuptools",  # Beam makes the package that a job stages with it
     "pytest",
     "pytest-cov",
     "pytest-timeout",

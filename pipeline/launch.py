@@ -108,7 +108,12 @@ def prepare(plan: Plan, processes: int | None, *, production: bool = True) -> Ru
             "worklist_rows": written.rows,
             "already_answered": plan.count.already_answered,
             "versions": versions(),
-            "options": {**given(options), "over_budget": run.over_budget, "launcher": rivals.launcher()},
+            "options": {
+                **given(options),
+                **({} if production else {"production": False}),
+                "over_budget": run.over_budget,
+                "launcher": rivals.launcher(),
+            },
         },
     )
     if not options.allow_concurrent_runs:

@@ -294,6 +294,9 @@ def parse(argv: Sequence[str], kind: type[Options] = Options) -> tuple[Options, 
     """
     parser = _Parser(prog="python -m pipeline", add_help=False, allow_abbrev=False)
     add_arguments(parser, kind)
+    for word in argv:
+        if word.endswith("=--"):  # argparse would take the value for its own end-of-flags mark
+            raise ConfigError(f"{word}: -- is no value")
     known, rest = parser.parse_known_args(list(argv))
     for before, word in zip(["", *rest], rest, strict=False):
         if not word.startswith("-") and (not before.startswith("--") or "=" in before):

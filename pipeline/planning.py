@@ -36,8 +36,9 @@ class Plan:
     """What a run would do.
 
     Attributes:
-        asked_before: other fingerprints of this task that have answers, with what differs from this one, newest first.
-        has_answers: whether the table holds any answer of this fingerprint, to whatever rows: it was accepted before.
+        asked_before: other fingerprints of this task that a run has bought answers to, with what differs from this one,
+            newest first; a sample or an evaluation buys none.
+        has_answers: whether the table holds such answers of this fingerprint, to whatever rows: it was accepted before.
         affordable: rows that the budget allows, or None without one.
         usd_per_row: planned dollars of a row, or None when the price is not known.
         spent_usd: what this fingerprint has cost so far; 0 without a budget, which alone asks for it.
@@ -301,8 +302,8 @@ def make(options: Options, only_keys: Sequence[str] | None = None) -> Plan:
         usd_per_row=usd_per_row,
         affordable=_affordable(options, spent, usd_per_row),
         spent_usd=spent,
-        asked_before=tuple(_difference(other, asked) for other in before if other.fingerprint != mark),
-        has_answers=any(each.fingerprint == mark for each in before),
+        asked_before=tuple(_difference(each, asked) for each in before if each.fingerprint != mark and each.bought),
+        has_answers=any(each.fingerprint == mark and each.bought for each in before),
         query_bytes=read_bytes,
         warnings=tuple(warnings),
         mode=mode,

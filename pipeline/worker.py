@@ -33,7 +33,18 @@ OVER_BUDGET = "over budget: "
 """How the reason begins of the line in the runs table that says that the meter has stopped a process."""
 _SEEN_ROWS = 100  # so many answers tell what a row costs better than the plan does
 
-__all__ = ["OVER_BUDGET", "RunConfig", "Shard", "Sink", "Tables", "Worker", "acquire", "close_all", "release", "stop_all"]
+__all__ = [
+    "OVER_BUDGET",
+    "RunConfig",
+    "Shard",
+    "Sink",
+    "Tables",
+    "Worker",
+    "acquire",
+    "close_all",
+    "release",
+    "stop_all",
+]
 
 _log = logging.getLogger(__name__)
 

@@ -173,12 +173,21 @@ def spent(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class OtherFingerprint:
-    """Answers that the table holds for the same task, asked otherwise. `settings` is None where no run tells them."""
+    """Answers that the table holds for the same task, asked otherwise.
+
+    Args:
+        fingerprint: Of these answers.
+        answers: Distinct keys.
+        last_at: When the last one arrived.
+        settings: What the fingerprint is a hash of; None where no run tells.
+        bought: Whether a run has asked for them in earnest: samples and evaluations alone leave it False.
+    """
 
     fingerprint: str
     answers: int
     last_at: datetime.datetime
     settings: Mapping[str, Any] | None
+    bought: bool = True
 
 
 def other_fingerprints(

@@ -12,6 +12,7 @@ import enum
 from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.bigquery import names
+from pipeline.bigquery.assets import Asset, newest_assets
 from pipeline.bigquery.client import Endpoint, short_retry
 from pipeline.bigquery.inputs import KeptColumn, TableInfo, as_text
 from pipeline.bigquery.names import TableName
@@ -47,14 +48,6 @@ class RetryFailed(enum.StrEnum):
             RetryFailed.RETRYABLE: ("new", "failed_retryable"),
             RetryFailed.ALL: ("new", "failed_retryable", "failed_final"),
         }[self]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Asset:
-    """That the images of one asset are one row: the asset's expression, and how many images of it are asked at most."""
-
-    expr: str
-    max_images: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -245,7 +238,7 @@ def _classified(given: Source, done: Done) -> str:
     assets, no_asset, of = "", "", ""
     if given.asset:
         selected.append(f"{given.asset.expr} AS wl_of")
-        assets = _assets(given.asset, columns, orders)
+        assets = newest_assets(given.asset, columns, orders)
         no_asset = f"WHEN wl_of IS NULL OR TRIM(wl_of) = '' THEN '{Reason.MISSING_KEY}'\n      "
         of = "wl_of, "
     newest = [f"{column} DESC" for column in (*orders, "gcs_uri", *columns)]
@@ -276,31 +269,6 @@ def _classified(given: Source, done: Done) -> str:
   WHERE TRUE
   QUALIFY ROW_NUMBER() OVER (PARTITION BY key ORDER BY {", ".join(newest)}) = 1
 ), {assets}{_asked_before(done)}"""
-
-
-def _assets(asset: Asset, columns: Sequence[str], orders: Sequence[str]) -> str:
-    """The part of the WITH clause that makes `newest`, one row an asset, of `images`, one row an image.
-
-    Its newest usable image gives the columns. The key is the asset and a digest of the keys of the images that are asked,
-    so that new views make a new key. An asset without a usable image is as unusable as its newest one.
-    """
-    newest_first = ", ".join(["problem IS NOT NULL", *(f"{order} DESC" for order in orders), "key"])
-    return f"""named AS (
-  SELECT *, IF(wl_of IS NULL OR TRIM(wl_of) = '', CONCAT('null:', key), wl_of) AS wl_asset FROM images
-), views AS (
-  SELECT *, SUM(wl_copies) OVER (PARTITION BY wl_asset) AS wl_all_copies,
-    ROW_NUMBER() OVER (PARTITION BY wl_asset ORDER BY {newest_first}) AS wl_view
-  FROM named
-), assets AS (
-  SELECT wl_asset AS wl_group, COUNT(*) AS wl_images,
-    TO_JSON_STRING(ARRAY_AGG(gcs_uri IGNORE NULLS ORDER BY wl_view)) AS {IMAGES},
-    SUBSTR(TO_HEX(SHA256(STRING_AGG(key, '\\n' ORDER BY key))), 1, 16) AS wl_digest
-  FROM views WHERE wl_view = 1 OR (wl_view <= {int(asset.max_images)} AND problem IS NULL) GROUP BY wl_group
-), newest AS (
-  SELECT {", ".join(["gcs_uri", *columns, *orders])}, problem, CONCAT(wl_asset, '@', wl_digest) AS key,
-    wl_all_copies AS wl_copies, wl_asset, wl_images, {IMAGES}
-  FROM views JOIN assets ON wl_group = wl_asset WHERE wl_view = 1
-), """
 
 
 def _asked_before(done: Done) -> str:

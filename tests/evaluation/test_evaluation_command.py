@@ -104,6 +104,18 @@ def test_only_labelled_rows_are_asked_each_once_and_nothing_in_production_change
     assert {row.pop("key"): row for row in typed} == true
 
 
+def test_an_evaluation_does_not_accept_a_fingerprint_that_differs_from_the_one_in_production(town, tmp_path):
+    labels = write_labels(town, tmp_path, "image_quality", {sample.key for sample in town.pictures[:3]})
+    one, other = "--media_resolution=low", "--media_resolution=high"
+    flags = ("--task=image_quality", "--limit=3")
+    evaluated(town, tmp_path, *flags, labels, other)
+    assert town.run("classify", *flags, "--quiet", one).code == 0  # nothing but an evaluation stands against it
+    refused = town.run("classify", *flags, "--quiet", other)
+    assert refused.code == 2
+    assert 'media_resolution: "low" -> "high"' in refused.err
+    assert "--accept_new_fingerprint" in refused.err
+
+
 def test_rows_without_an_answer_are_wrong_and_said_and_strangers_do_not_count(town, tmp_path):
     keys = [sample.key for sample in town.pictures[:30]]
     blocked = [Fault("blocked", match=f"*{key}.jpg") for key in keys[:4]]

@@ -238,8 +238,8 @@ def _frame(found: Map) -> tuple[tuple[list[float], list[float]], float, int]:
     shrink = max(math.cos(math.radians(middle_y)), 0.05)
     tall = max(max(souths) - min(souths), _LEAST_SPAN_DEGREES) * 1.08
     wide = max((max(wests) - min(wests)) * shrink, _LEAST_SPAN_DEGREES) * 1.08
-    # No flatter than 1:2.6 and no taller than 1:1, whatever the places' outline.
-    wide, tall = max(wide, tall), max(tall, wide / 2.6)
+    # No flatter than 1:2.6 and no taller than 1:1.3, whatever the places' outline.
+    wide, tall = max(wide, 1.3 * tall), max(tall, wide / 2.6)
     height = round(MAP_WIDTH * tall / wide)
     x = [middle_x - wide / shrink / 2, middle_x + wide / shrink / 2]
     return (x, [middle_y - tall / 2, middle_y + tall / 2]), wide * _METRES_PER_DEGREE / 1000, height

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import multiprocessing
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import batch_launcher
 import pytest
 
 from pipeline import __main__, worker
@@ -87,7 +87,7 @@ class Cloud:
     def launcher(self, *flags: str) -> Any:
         """A process of its own that runs the command, to be killed."""
         argv = ["classify", "--mode=batch", *self.flags, *flags]
-        process = _launchers.Process(target=_command, args=(argv, self.storage.environment), daemon=True)
+        process = _launchers.Process(target=batch_launcher.command, args=(argv, self.storage.environment), daemon=True)
         process.start()
         return process
 
@@ -103,11 +103,6 @@ class Cloud:
         """Rows and distinct keys of a table of the output, by its suffix."""
         found = self.query(f"SELECT COUNT(*) AS n, COUNT(DISTINCT key) AS keys FROM `{self.output}{table}`")[0]
         return found["n"], found["keys"]
-
-
-def _command(argv: list[str], environment: dict[str, str]) -> None:
-    os.environ.update(environment)
-    raise SystemExit(__main__.main(argv))
 
 
 @pytest.fixture(scope="session")

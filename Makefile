@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint venv system-packages smoke bench bench-quick kills soak million lock clean
+.PHONY: demo test lint venv system-packages smoke bench bench-quick lock clean
 
 include templates/template.mk
 

@@ -7,6 +7,7 @@ without back-quotes. What the analyser does not know is BigQuery's own: quotas, 
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import re
 import sys
@@ -27,7 +28,9 @@ from pipeline.bigquery.inputs import Field, TableInfo, answer_columns, kept_colu
 from pipeline.bigquery.names import TableName
 from pipeline.bigquery.query import Query
 from pipeline.bigquery.worklist import Done, RetryFailed, Shard
+from pipeline.evaluation import fetch
 from pipeline.rows import FAILURE_COLUMNS, RUN_COLUMNS
+from pipeline.task import Task
 
 INPUT, ANSWERS, FAILURES, RUNS, WORKLIST = (
     TableName("demo-project", "ds", name) for name in ("input", "answers", "failures", "runs", "worklist")
@@ -63,6 +66,20 @@ def statements() -> Iterator[str]:
             rows = worklist.rows_query(given, done, retry, 10, 4000)
             yield rows.sql
             yield worklist.create_query(WORKLIST, rows, 4000, {"run_id": "r1"}).sql
+    assets = [column for column in KEPT if column.type != "JSON"]
+    for given in (
+        worklist.source(INFO, columns=assets, asset_column="asset_id", max_images=3, only=["a"]),
+        worklist.source(INFO, columns=assets, asset_column="a_int64", max_images=3, where="TRUE"),
+    ):
+        for done in (Done("f1"), Done("f1", ANSWERS, FAILURES)):
+            yield worklist.count_query(given, done).sql
+            yield worklist.rows_query(given, done, RetryFailed.ALL, None, 10).sql
+        yield worklist.input_query(given).sql
+    yield worklist.input_query(worklist.source(INFO, columns=KEPT, only=["k"])).sql
+    for task in map(Task.load, ("road_signs", "utility_poles", "maintenance_covers", "image_quality")):
+        columns = [column.name for column in answer_columns(KEPT)]
+        yield views.task_sql(ANSWERS, "f1", task.view_columns(), columns)
+        yield views.task_sql(ANSWERS, "f1", task.view_columns(), columns, "asset_id")
     yield views.latest_sql(ANSWERS)
     yield views.latest_sql(ANSWERS, "f1")
     yield views.failures_open_sql(ANSWERS, FAILURES)
@@ -87,10 +104,10 @@ def run_by_functions() -> list[str]:
             "priced",
             "usd",
         )
-        texts = {"sizes": "1:2", "reason": "blocked", "key": "k", "fingerprint": "f1", "settings": None}
-        return [{**dict.fromkeys(names, 1), **texts, "answers": 1, "last_at": NOW, "newest": NOW}]
+        texts = {"sizes": "1:2", "reason": "blocked", "key": "k", "fingerprint": "f1", "settings": None, "wl_id": "k"}
+        return [{**dict.fromkeys(names, 1), **texts, "answers": 1, "last_at": NOW, "newest": NOW, "bought": True}]
 
-    for module in (books, read, worklist):
+    for module in (books, read, worklist, fetch):
         module.run = catch  # type: ignore[attr-defined]
     nowhere: Any = None
     ours = {"answers": ANSWERS, "failures": FAILURES}
@@ -104,6 +121,9 @@ def run_by_functions() -> list[str]:
     books.open_runs(nowhere, RUNS, "f1")
     books.halted(nowhere, RUNS, "r1")
     books.last_sign_of_life(nowhere, ANSWERS, FAILURES, run_id="r1", since=NOW)
+    fetch.keys_in_input(nowhere, worklist.source(INFO, only=["k"]))
+    with contextlib.suppress(KeyError):  # the made-up row is no outcome
+        fetch.outcomes(nowhere, **ours, fingerprint="f1", keys={"k": "k"}, task=Task.load("road_signs"))
     worklist.shards(nowhere, WORKLIST, 10)
     read.keys_written(nowhere, WORKLIST, Shard(1, 2, 3), **ours, run_id="r1", since=NOW)
     return caught

@@ -7,21 +7,16 @@ Colours are CSS variables, so that one drawing serves light and dark. Pure but f
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from markupsafe import Markup, escape
 
-from pipeline.report.facts import Histogram, Map, Throughput
+from pipeline.report.facts import Histogram, Throughput
 
 WIDE, NARROW = 540, 330  # pixels: half of the page, and a telephone
-MAP_WIDTH = 860
-COLOURS = 10  # categories with a colour of their own; --c0 to --c9 in page.css, --c-rest for the others
 _HEIGHT = 210
-_LEAST_SPAN_DEGREES = 0.002  # some 200 m: a single place is a map too
-_METRES_PER_DEGREE = 111_320.0  # of latitude; of longitude at the equator
 
 _CONFIG: Mapping[str, Any] = {
     "font": "system-ui, sans-serif",
@@ -46,25 +41,6 @@ class Chart:
     svg: Markup
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Category:
-    """What a colour stands for. `layer` is the class of its marks, `colour` the name of a CSS variable."""
-
-    name: str
-    layer: str
-    colour: str
-    answers: int
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class MapChart:
-    """The map, its legend, and how wide it is on the ground."""
-
-    svg: Markup
-    categories: tuple[Category, ...]
-    width_km: float
 
 
 def histogram(found: Histogram, summary: str, unit: str, show: Callable[[float], str]) -> Chart | None:
@@ -156,104 +132,11 @@ def _time_format(found: Throughput) -> str:
     return "%H:%M:%S" if secs < 600 else "%H:%M" if secs < 86_400 else "%b %d %H:%M" if secs < 10 * 86_400 else "%b %d"
 
 
-def places(found: Map, summary: str) -> MapChart:
-    """Circles where the answers are, in a frame that is true to scale; the rarest categories lie on top."""
-    counts: dict[str, int] = {}
-    for spot in found.spots:
-        counts[_name(spot.said)] = counts.get(_name(spot.said), 0) + spot.answers
-    ordered = sorted(counts, key=lambda name: (-counts[name], name))
-    own = ordered if len(ordered) == COLOURS + 1 else ordered[:COLOURS]
-    rest = ordered[len(own) :]
-    names = own + (["other"] if rest else [])
-    layers, categories = [], []
-    frame, width_km, height = _frame(found)
-    most = max(spot.answers for spot in found.spots)
-    for place, name in enumerate(names):
-        members = rest if place == len(own) else [name]
-        points = [
-            {
-                "x": round(spot.longitude, 6),
-                "y": round(spot.latitude, 6),
-                "n": spot.answers,
-                "say": f"{_name(spot.said)}: {spot.answers:,} at {spot.latitude:.5f}, {spot.longitude:.5f}",
-            }
-            for spot in found.spots
-            if _name(spot.said) in members
-        ]
-        colour = "--c-rest" if place >= COLOURS else f"--c{place}"
-        shown = f"{len(rest)} others" if place == len(own) else name
-        categories.append(Category(shown, f"layer_{place}_marks", colour, sum(counts[each] for each in members)))
-        layers.append(_spots(points, colour, most))
-    spec = {
-        "height": height,
-        "layer": layers,
-        "encoding": {
-            "x": {
-                "type": "quantitative",
-                "scale": {"domain": frame[0], "nice": False, "zero": False},
-                "title": "longitude",
-                "axis": {"tickCount": 6},
-            },
-            "y": {
-                "type": "quantitative",
-                "scale": {"domain": frame[1], "nice": False, "zero": False},
-                "title": "latitude",
-                "axis": {"tickCount": 5},
-            },
-        },
-    }
-    return MapChart(_svg(spec, MAP_WIDTH, summary, ""), tuple(categories), width_km)
-
-
-def _spots(points: Sequence[Mapping[str, Any]], colour: str, most: int) -> dict[str, Any]:
-    return {
-        "data": {"values": list(points)},
-        "mark": {
-            "type": "circle",
-            "color": f"var({colour})",
-            "opacity": 0.85,
-            "stroke": "var(--card)",
-            "strokeWidth": 0.7,
-            "clip": True,
-        },
-        "encoding": {
-            "x": {"field": "x"},
-            "y": {"field": "y"},
-            "size": {
-                "field": "n",
-                "type": "quantitative",
-                "legend": None,
-                # Areas, as many times larger as there are more answers, up to a point.
-                "scale": {"type": "linear", "domain": [1, max(most, 2)], "range": [60, 60 * min(max(most, 2), 8)]},
-            },
-            "description": {"field": "say"},
-        },
-    }
-
-
-def _frame(found: Map) -> tuple[tuple[list[float], list[float]], float, int]:
-    """Bounds in degrees of longitude and latitude with a margin, the width in km, the height in pixels."""
-    souths, wests = [spot.latitude for spot in found.spots], [spot.longitude for spot in found.spots]
-    middle_y, middle_x = (max(souths) + min(souths)) / 2, (max(wests) + min(wests)) / 2
-    shrink = max(math.cos(math.radians(middle_y)), 0.05)
-    tall = max(max(souths) - min(souths), _LEAST_SPAN_DEGREES) * 1.08
-    wide = max((max(wests) - min(wests)) * shrink, _LEAST_SPAN_DEGREES) * 1.08
-    # No flatter than 1:2.6 and no taller than 1:1.3, whatever the places' outline.
-    wide, tall = max(wide, 1.3 * tall), max(tall, wide / 2.6)
-    height = round(MAP_WIDTH * tall / wide)
-    x = [middle_x - wide / shrink / 2, middle_x + wide / shrink / 2]
-    return (x, [middle_y - tall / 2, middle_y + tall / 2]), wide * _METRES_PER_DEGREE / 1000, height
-
-
-def _name(said: str | None) -> str:
-    return "(nothing)" if said in (None, "") else str(said)
-
-
 def _both_widths(spec: Mapping[str, Any], summary: str) -> Markup:
-    return _svg(spec, WIDE, summary, "wide") + _svg(spec, NARROW, summary, "narrow")
+    return draw(spec, WIDE, summary, "wide") + draw(spec, NARROW, summary, "narrow")
 
 
-def _svg(spec: Mapping[str, Any], width: int, summary: str, kind: str) -> Markup:
+def draw(spec: Mapping[str, Any], width: int, summary: str, kind: str) -> Markup:
     """An `img` of SVG: its marks keep their words for the pointer, `summary` is what is read aloud."""
     import vl_convert
 
@@ -271,4 +154,7 @@ def _svg(spec: Mapping[str, Any], width: int, summary: str, kind: str) -> Markup
     found = re.match(r"<svg\b[^>]*?\bclass=\"marks\"", drawn)
     if found is None:  # then its text would not be what is known to be safe here
         raise ValueError(f"vl-convert drew something else than expected: {drawn[:200]}")
-    return Markup(head + drawn[found.end() :])  # noqa: S704 - Vega escapes all text; tested with hostile labels
+    # Marks within an image have neither role nor name of their own; their words stay, for the pointer. Text has no "<".
+    mark = r'(<path) aria-label="([^"]*)" role="graphics-symbol" aria-roledescription="[^"]*"'
+    drawn = re.sub(mark, r'\1 data-say="\2"', drawn[found.end() :])
+    return Markup(head + drawn)  # noqa: S704 - Vega escapes all text; tested with hostile labels

@@ -88,25 +88,32 @@ class Reason:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Spot:
-    """Answers at about one place that say the same."""
+    """Answers at about one place that say the same. `total`: answers anywhere that say it."""
 
     said: str | None
     latitude: float
     longitude: float
     answers: int
+    total: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Map:
-    """Where the answers are. `exact`: each spot is a place, not a cell. `shown`: answers in the spots."""
+    """Where the answers are.
+
+    Attributes:
+        located: answers with a place.
+        cells: cells along the longer side of the map; None where each spot is a place of its own.
+    """
 
     coloured_by: str
     located: int
-    exact: bool
+    cells: int | None
     spots: tuple[Spot, ...]
 
     @property
     def shown(self) -> int:
+        """Answers in the spots."""
         return sum(spot.answers for spot in self.spots)
 
 

@@ -27,12 +27,14 @@ from pipeline.report.facts import (
     Throughput,
     Value,
 )
+from pipeline.report.mapping import COLOURS
 from pipeline.report.scope import Question, Scope, end_line, started_line
 
 _AT_ONCE = 6  # queries; BigQuery's own time for each is a second or two, whatever its size
 _MAX_STEPS = 120  # of the throughput's time axis
 _STEPS_SECS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
 _MAX_RUNS = 50  # newest runs that are listed
+_LABELS_A_CELL = 4
 _MAX_TEXTS = 10  # most frequent texts of a question that is answered with free text
 
 
@@ -77,8 +79,11 @@ def gather(scope: Scope, *, rows: int, map_by: str | None = None) -> Facts:
         if step:
             later["throughput"] = queries.throughput(scope, found["last_run"][0]["run_id"], step)
         bounds = found["places"][0] if scope.has_places else {"located": 0}
+        said = _different(found, map_by)
+        cells = _cells(bounds["located"], said)
         if bounds["located"]:
-            later["spots"] = queries.spots(scope, queries.said(scope, map_by), _cell(bounds))
+            each = queries.MAX_SPOTS if cells is None else queries.MAX_SPOTS // min(said, COLOURS + 1)
+            later["spots"] = queries.spots(scope, queries.said(scope, map_by), _cell(bounds, cells), each)
         found |= _all(pool, scope, later)
     histograms = _histograms(found["histogram"])
     counted = books_of_newest.result()
@@ -106,7 +111,7 @@ def gather(scope: Scope, *, rows: int, map_by: str | None = None) -> Facts:
         services=tuple(found["services"]),
         throughput=_throughput(found["last_run"], found.get("throughput", []), step),
         reasons=_reasons(found["reasons"], found["examples"]),
-        map=_map(map_by or _label_question(scope), bounds, found.get("spots", [])),
+        map=_map(map_by or _label_question(scope), bounds["located"], cells, found.get("spots", [])),
         rows=tuple(sorted(found["rows"], key=lambda row: (row["classified_at"], row["key"]))),
     )
 
@@ -231,19 +236,36 @@ def _label_question(scope: Scope) -> str:
     return next((each.name for each in scope.questions if each.kind == "label"), "label")
 
 
-def _cell(bounds: Row) -> tuple[float, float]:
-    """Height and width of a map's cell in degrees; so small that each place has its own where there are few."""
-    if bounds["located"] <= queries.EXACT_PLACES:
-        return (1e-7, 1e-7)
+def _different(found: Mapping[str, Sequence[Row]], map_by: str | None) -> int:
+    """How many different things the map's colours have to tell apart, at least 1."""
+    if map_by is None:
+        return max(1, len(found["labels"]))
+    different: list[int] = [line["others"] for line in found.get("values", ()) if line["question"] == map_by]
+    return max([1, *different])
+
+
+def _cells(located: int, said: int) -> int | None:
+    """Cells along the longer side, so many that the spots suffice where every cell has answers; None: no cells."""
+    if located <= queries.EXACT_PLACES:
+        return None
+    # A cell seldom holds more than a few of the different labels.
+    return round(math.sqrt(queries.MAX_SPOTS / min(said, _LABELS_A_CELL)))
+
+
+def _cell(bounds: Row, cells: int | None) -> tuple[float, float]:
+    """Height and width of a map's cell in degrees; square on the ground."""
+    if cells is None:
+        return (1e-7, 1e-7)  # a centimetre: each place has its own
     tall, wide = bounds["north"] - bounds["south"], bounds["east"] - bounds["west"]
-    shrink = math.cos(math.radians((bounds["north"] + bounds["south"]) / 2))
-    # Square on the ground: as many degrees of longitude as make the same way as those of latitude.
-    height = max(tall, wide * shrink, 1e-6) / queries.CELLS
-    return (height, height / max(shrink, 0.01))
+    shrink = max(math.cos(math.radians((bounds["north"] + bounds["south"]) / 2)), 0.01)
+    height = max(tall, wide * shrink, 1e-6) / cells
+    return (height, height / shrink)
 
 
-def _map(coloured_by: str, bounds: Row, lines: Sequence[Row]) -> Map | None:
+def _map(coloured_by: str, located: int, cells: int | None, lines: Sequence[Row]) -> Map | None:
     if not lines:
         return None
-    spots = tuple(Spot(line["said"], line["latitude"], line["longitude"], line["answers"]) for line in lines)
-    return Map(coloured_by, bounds["located"], bounds["located"] <= queries.EXACT_PLACES, spots)
+    spots = tuple(
+        Spot(line["said"], line["latitude"], line["longitude"], line["answers"], line["total"]) for line in lines
+    )
+    return Map(coloured_by, located, cells, spots)

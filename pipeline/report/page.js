@@ -60,10 +60,10 @@
 
   const tip = document.getElementById("tip");
   document.addEventListener("pointermove", (event) => {
-    const mark = event.target.closest ? event.target.closest("svg.chart path[aria-label]") : null;
+    const mark = event.target.closest ? event.target.closest("svg.chart path[data-say]") : null;
     tip.hidden = !mark;
     if (!mark) return;
-    tip.textContent = mark.getAttribute("aria-label");
+    tip.textContent = mark.getAttribute("data-say");
     const box = tip.getBoundingClientRect();
     tip.style.left = `${Math.max(4, Math.min(event.clientX + 12, innerWidth - box.width - 4))}px`;
     tip.style.top = `${event.clientY + 18 + box.height > innerHeight ? event.clientY - box.height - 10 : event.clientY + 18}px`;

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline import __version__
 from pipeline.errors import ConfigError
-from pipeline.report import charts, parts, words
+from pipeline.report import mapping, parts, words
 from pipeline.report.facts import Facts
 
 _PACKAGES = {"jinja2": "Jinja2", "vl_convert": "vl-convert-python"}
@@ -55,7 +55,7 @@ def render(facts: Facts, evaluation: Sequence[Mapping[str, Any]] = ()) -> str:
     for name in (*named, "counted", "tone", "advice", "web_url", "image_url"):
         environment.filters[name] = getattr(words, name)
     script, style = _asset("page.js"), _asset("page.css")
-    found_map = charts.places(facts.map, parts.map_summary(facts)) if facts.map else None
+    found_map = mapping.places(facts.map, parts.map_summary(facts)) if facts.map else None
     columns = parts.columns(facts)
     return environment.get_template("page.html.j2").render(
         facts=facts,

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from pipeline.report import charts, words
 from pipeline.report.facts import Facts
+from pipeline.report.mapping import MapChart
 
 _MAX_LABELS = 200  # of the table's filter
 _MANY_FAILED = 0.01  # shown in red: the default of --max_failure_ratio
@@ -130,12 +131,12 @@ def map_summary(facts: Facts) -> str:
     )
 
 
-def map_note(facts: Facts, drawn: charts.MapChart | None) -> str:
+def map_note(facts: Facts, drawn: MapChart | None) -> str:
     if drawn is None or facts.map is None:
         return ""
     size = f"{drawn.width_km:,.1f} km" if drawn.width_km < 100 else f"{drawn.width_km:,.0f} km"
     parts = [f"{facts.map.located:,} answers with a place; the map is {size} wide, north is up."]
-    if facts.map.exact:
+    if facts.map.cells is None:
         parts.append("A larger circle is several answers at one place.")
     else:
         parts.append("Neighbours that say the same are one circle, the larger the more they are.")

@@ -14,9 +14,8 @@ from pipeline.report.scope import Question, Scope
 MAX_VALUES = 24  # most frequent values of a question that are shown
 BINS = 24  # of a histogram with even steps
 BINS_PER_DECADE = 8  # of one over powers of ten
-MAX_SPOTS = 3000  # circles on the map: about 200 bytes each
+MAX_SPOTS = 5000  # circles on the map: about 200 bytes each
 EXACT_PLACES = 1500  # up to so many answers each stands where it is; more are joined in cells
-CELLS = 90  # cells from west to east, and from south to north
 MAX_TEXT = 600  # characters of a model's text in the table
 EXAMPLES = 3  # of each reason of failure
 
@@ -199,23 +198,30 @@ QUALIFY ROW_NUMBER() OVER (PARTITION BY reason ORDER BY FARM_FINGERPRINT(key)) <
     )
 
 
-def spots(scope: Scope, said: str, cell_degrees: tuple[float, float]) -> Query:
+def spots(scope: Scope, said: str, cell_degrees: tuple[float, float], each: int) -> Query:
     """A row a cell of the map and label: how many answers, and where they lie on average.
+
+    A label's largest cells come, so that a rare label is not crowded out; `total` is how many answers it has in all.
 
     Args:
         scope: which rows; it has places.
         said: expression of the label.
         cell_degrees: height and width of a cell.
+        each: cells of one label at most.
     """
     north, east = cell_degrees
     return _query(
         scope,
-        f"""SELECT said, AVG(latitude) AS latitude, AVG(longitude) AS longitude, COUNT(*) AS answers
-FROM (
-  SELECT {said} AS said, latitude, longitude, CAST(FLOOR(latitude / {north!r}) AS INT64) AS wy,
-    CAST(FLOOR(longitude / {east!r}) AS INT64) AS wx
-  FROM newest WHERE {_LOCATED}
-) GROUP BY said, wy, wx ORDER BY answers DESC, said, latitude, longitude LIMIT {MAX_SPOTS}""",
+        f"""SELECT said, latitude, longitude, answers, total FROM (
+  SELECT said, AVG(latitude) AS latitude, AVG(longitude) AS longitude, COUNT(*) AS answers,
+    SUM(COUNT(*)) OVER (PARTITION BY said) AS total,
+    ROW_NUMBER() OVER (PARTITION BY said ORDER BY COUNT(*) DESC, wy, wx) AS place
+  FROM (
+    SELECT {said} AS said, latitude, longitude, CAST(FLOOR(latitude / {north!r}) AS INT64) AS wy,
+      CAST(FLOOR(longitude / {east!r}) AS INT64) AS wx
+    FROM newest WHERE {_LOCATED}
+  ) GROUP BY said, wy, wx
+) WHERE place <= {int(each)} ORDER BY total DESC, said, answers DESC, latitude, longitude LIMIT {MAX_SPOTS}""",
     )
 
 

@@ -137,7 +137,7 @@ def test_the_map_has_every_place_once_and_its_labels(filled, found):
     shop, answers, again = filled
     newest = {each.key: each for each in [*answers, *again]}.values()
     found = found.map
-    assert found.exact and found.located == found.shown == 200
+    assert found.cells is None and found.located == found.shown == 200
     assert found.coloured_by == "kind"
     wanted = {(each.label, round(each.columns["latitude"], 5)) for each in newest}
     assert {(spot.said, round(spot.latitude, 5)) for spot in found.spots} == wanted
@@ -150,7 +150,7 @@ def test_many_places_are_joined_in_cells_and_none_is_lost(shop, monkeypatch):
     shop.add(random_answers(400))
     shop.start_run()
     found = facts_of(shop).map
-    assert not found.exact
+    assert found.cells
     assert found.shown == found.located == 400
     assert len(found.spots) < 400
 

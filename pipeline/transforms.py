@@ -51,8 +51,20 @@ class ReadShard(beam.PTransform):
 @beam.typehints.with_input_types(Shard)
 @beam.typehints.with_output_types(Observation)
 class _ReadShardDoFn(_WorkerDoFn):
+    """One shard behind: a shard is opened when it comes in, and read out when the next one comes, or the bundle's end."""
+
+    _opened: Iterator[Observation]
+
+    def start_bundle(self) -> None:
+        self._opened = iter(())
+
     def process(self, shard: Shard) -> Iterator[Observation]:
-        yield from self._worker.read_shard(shard)
+        rows, self._opened = self._opened, self._worker.open_shard(shard)
+        yield from rows
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        for row in self._opened:
+            yield WindowedValue(row, MIN_TIMESTAMP, _GLOBAL)
 
 
 @dataclasses.dataclass(eq=False)

@@ -10,6 +10,8 @@ import atexit
 import contextlib
 import dataclasses
 import datetime
+import gc
+import itertools
 import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +33,7 @@ from pipeline.rows import FAILURE_COLUMNS, Answer, Column, Failure, Observation,
 
 OVER_BUDGET = "over budget: "
 """How the reason begins of the line in the runs table that says that the meter has stopped a process."""
+_GARBAGE_OBJECTS = 50_000  # so many young objects more than before wake the garbage collector; 10 MB or so
 _SEEN_ROWS = 100  # so many answers tell what a row costs better than the plan does
 
 __all__ = [
@@ -151,6 +154,34 @@ class Worker:
                 if row.key not in written:
                     yield row
 
+    def open_shard(self, shard: Shard) -> Iterator[Observation]:
+        """`read_shard`, which begins at once, on a thread of its own: opening a shard takes BigQuery seconds.
+
+        Raises:
+            Exception: what `read_shard` raises, when the first row is asked for.
+        """
+        rows = self.read_shard(shard)
+        first: list[Observation] = []
+        errors: list[BaseException] = []
+
+        def open_it() -> None:
+            try:
+                first.extend(itertools.islice(rows, 1))
+            except BaseException as error:  # noqa: BLE001 - raised again on the bundle's thread
+                errors.append(error)
+
+        thread = threading.Thread(target=open_it, name="open shard", daemon=True)
+        thread.start()
+
+        def opened() -> Iterator[Observation]:
+            thread.join()
+            if errors:
+                raise errors[0]
+            yield from first
+            yield from rows
+
+        return opened()
+
     @contextlib.contextmanager
     def remembered(self) -> Iterator[None]:
         """Keeps the first error of the block: a runner passes errors on as text, and the launcher wants to explain it."""
@@ -226,6 +257,7 @@ class Worker:
             reason = books.halted(config.bigquery, config.tables.runs, config.run_id, config.job)
         if reason:
             raise Halted(f"run {config.run_id} was halted: {reason}")
+        _spare_the_garbage_collector()
         client = Client(config.vertex, config.question.settings, project=config.bigquery.project)
         self._resources.callback(client.close)
         if config.budget_usd is not None:
@@ -348,6 +380,19 @@ def _rejected(row: Mapping[str, Any], error: str, question: Question) -> Failure
         failed_at=question.clock(),
         columns={},
     )
+
+
+def _spare_the_garbage_collector() -> None:
+    """Set aside what lives as long as the process: 200,000 objects of Beam's and Google's modules.
+
+    Else every full collection looks at each of them, for 0.1-0.2 s in which no call is sent and none lands; and young
+    objects, which here live as long as their call, are looked at again and again. Measured: 0.8 s of CPU for 10,000
+    images with Python's defaults, 0.2 s with these.
+    """
+    if gc.get_freeze_count() == 0:
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_GARBAGE_OBJECTS, 20, 20)
 
 
 _workers: dict[str, Worker] = {}

@@ -84,14 +84,17 @@ class Child:
         assert self._process.pid is not None
         return self._process.pid
 
-    @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         return self._process.is_alive()
 
     def send(self, number: signal.Signals) -> None:
         """Sends it a signal; nothing where it has ended."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
+
+    def join(self, secs: float) -> None:
+        """Returns when it has ended, or after so many seconds."""
+        self._process.join(secs)
 
     def kill(self) -> Ended:
         """kill -9."""

@@ -17,6 +17,7 @@ PACK_TEXT = "text"
 
 _FENCE = re.compile(r"```[A-Za-z0-9_-]*\s")
 _START = re.compile(r"[\[{]")
+_MAX_DEPTH = 50  # of an answer; a task's own are four deep
 _BLANK = "\ufeff\u200b \t\r\n\x00"
 
 
@@ -48,9 +49,15 @@ def read_json(text: str) -> Any:
     """The JSON value in a model's text, code fences, byte order marks and prose around it ignored.
 
     Raises:
-        WrongValueError: there is none, or it is cut off.
+        WrongValueError: there is none, it is cut off, or it is nested too deeply to be looked at.
     """
-    bare = text.strip(_BLANK)
+    value = _decoded(text.strip(_BLANK))
+    if text.count("[") + text.count("{") > _MAX_DEPTH and _is_deep(value):
+        raise WrongValueError("it is nested too deeply")
+    return value
+
+
+def _decoded(bare: str) -> Any:
     try:
         return _decode(bare)
     except ValueError as error:
@@ -68,6 +75,15 @@ def read_json(text: str) -> Any:
         ) from error
     except (ValueError, RecursionError) as error:
         raise WrongValueError("it is not JSON that can be read") from error
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether there is something below `_MAX_DEPTH` levels; without recursion, which is what is to be avoided."""
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        inner = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
+        level = [child for children in inner for child in children]
+    return bool(level)
 
 
 def _no_constant(name: str) -> Any:

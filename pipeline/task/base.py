@@ -18,6 +18,12 @@ class WrongValueError(ValueError):
     """A value that is not an answer to its question; the text says what is wrong, for the model and for people."""
 
 
+def unstorable(text: str) -> str:
+    """The first unstorable character of a text; nothing where there is none."""
+    found = _UNSTORABLE.search(text)
+    return found.group() if found else ""
+
+
 def clean_text(text: str) -> str:
     """The text with unstorable characters replaced by U+FFFD."""
     return _UNSTORABLE.sub("\ufffd", text)

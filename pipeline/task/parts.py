@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 MEDIA_RESOLUTIONS = ("low", "medium", "high", "ultra_high")
 THINKING_LEVELS = ("minimal", "low", "medium", "high")
 MAX_OUTPUT_TOKENS = 65_536  # FACTS: limits a request, all models
+MAX_INT32 = 2**31 - 1  # of the request's own message: google.cloud.aiplatform_v1.GenerationConfig
 
 _MIME_TYPES = {
     "jpg": "image/jpeg",
@@ -47,12 +48,18 @@ class Generation(BaseModel):
     max_output_tokens: int | None = Field(default=None, ge=1, le=MAX_OUTPUT_TOKENS, strict=True)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, ge=0, le=1)
-    top_k: int | None = Field(default=None, ge=1, strict=True)
-    seed: int | None = Field(default=None, strict=True)
+    top_k: int | None = Field(default=None, ge=1, le=MAX_INT32, strict=True)
+    seed: int | None = Field(default=None, ge=-MAX_INT32 - 1, le=MAX_INT32, strict=True)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     thinking_level: Annotated[str | None, _one_of(THINKING_LEVELS)] = None
-    thinking_budget: int | None = Field(default=None, ge=-1, strict=True)
+    thinking_budget: int | None = Field(default=None, ge=-1, le=MAX_INT32, strict=True)
+
+
+def _mapping_or_text(value: Any) -> Any:
+    if not isinstance(value, dict | str):
+        raise PydanticCustomError("answer", "must be a mapping with an answer to each question, or a text")
+    return value
 
 
 class Example(BaseModel):
@@ -61,7 +68,7 @@ class Example(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     image: StrictStr
-    answer: dict[str, Any] | StrictStr
+    answer: Annotated[dict[str, Any] | StrictStr, BeforeValidator(_mapping_or_text)]
     columns: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("image")

@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError
 from pipeline.rows import ANSWER_COLUMNS
 from pipeline.task.answers import PACK_KEY, PACK_TEXT, Invalid, Packed, Parsed, Reader
 from pipeline.task.labels import Label
-from pipeline.task.parts import Example, Generation, MisfitError
+from pipeline.task.parts import MAX_OUTPUT_TOKENS, Example, Generation, MisfitError
 from pipeline.task.questions import AnyQuestion
 from pipeline.task.template import Template, TemplateError
 from pipeline.task.values import Text
@@ -26,6 +26,7 @@ CHARS_PER_TOKEN = 4  # Gemini documentation, "Understand and count tokens": a to
 FREE_TEXT_TOKENS = 300  # planned output of a free-text task that does not say; a guess, `plan --sample` measures
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_NAME_SAID = "must be lower-case letters, digits and underscores, a letter first, at most 63, such as road_signs"
 _ANSWER_COLUMNS = frozenset(column.name for column in ANSWER_COLUMNS)
 _REASON = "Before the other answers: in one or two sentences, what in the image decides them."
 
@@ -59,7 +60,7 @@ class Task(BaseModel):
     questions: dict[str, AnyQuestion] = Field(default_factory=dict)
     examples: tuple[Example, ...] = ()
     generation: Generation = Generation()
-    planned_output_tokens: int | None = Field(default=None, ge=1, strict=True)
+    planned_output_tokens: int | None = Field(default=None, ge=1, le=MAX_OUTPUT_TOKENS, strict=True)
 
     @classmethod
     def load(cls, name_or_path: str) -> Task:
@@ -201,7 +202,7 @@ class Task(BaseModel):
     @classmethod
     def _is_name(cls, value: str) -> str:
         if not _NAME.fullmatch(value):
-            raise PydanticCustomError("name", "must be lower-case letters, digits and underscores, such as road_signs")
+            raise PydanticCustomError("name", _NAME_SAID)
         return value
 
     @field_validator("prompt", "system_instruction", "description")
@@ -228,7 +229,7 @@ class Task(BaseModel):
     def _check_name(self, name: str) -> None:
         where = ("questions", name)
         if not _NAME.fullmatch(name):
-            raise MisfitError(where, "must be lower-case letters, digits and underscores: it becomes a column's name")
+            raise MisfitError(where, f"{_NAME_SAID}: it becomes a column's name")
         if name in _ANSWER_COLUMNS:
             raise MisfitError(where, f"is a column of every answers table: call it {self.name}_{name}")
         if name == PACK_KEY or (name == REASONING and self.reasoning):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import ConfigError
+from pipeline.task import yaml_tree
 from pipeline.task.base import Question
 from pipeline.task.parts import Example, Generation, MisfitError
 from pipeline.task.questions import KINDS
@@ -22,6 +23,8 @@ _BUILTIN = ("tasks",)
 _SUFFIXES = (".yaml", ".yml")
 _SAID = {
     "missing": "is missing",
+    "less_than_equal": "must be at most {le:g}",
+    "greater_than_equal": "must be at least {ge:g}",
     "string_type": "must be text: put it in quotes",
     "bool_type": "must be true or false",
     "dict_type": "must be a mapping (name: value)",
@@ -34,7 +37,6 @@ _SAID = {
     "union_tag_not_found": f"needs a type: one of {', '.join(KINDS)}",
     "union_tag_invalid": f"has an unknown type: it must be one of {', '.join(KINDS)}",
 }
-_Path = tuple[str | int, ...]
 
 
 class TaskError(ConfigError):
@@ -110,103 +112,57 @@ def parse(text: str, where: str) -> Task:
         TaskError: the text has mistakes.
     """
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        # The context is where the quote or the bracket was opened, which is what has to be mended.
-        mark = error.context_mark or error.problem_mark
-        said = " ".join(part for part in (error.context, error.problem) if part)
-        raise TaskError([f"{where}, line {mark.line + 1 if mark else 1}: not YAML: {said}"], where) from error
-    except yaml.YAMLError as error:
-        raise TaskError([f"{where}: not YAML: {' '.join(str(error).split())}"], where) from error
-    if not isinstance(node, yaml.MappingNode):
-        raise TaskError([f"{where}: must be a mapping with name, prompt and questions"], where)
-    doubled = [f"{where}, line {line}: {name} stands there twice" for name, line in _doubled(node, ())]
-    if doubled:
-        raise TaskError(doubled, where)
+        root = yaml_tree.compose(text)
+        if not isinstance(root, yaml.MappingNode):
+            raise TaskError([f"{where}, line 1: must be a mapping with name, prompt and questions"], where)
+        faults = [_line(where, *fault) for fault in yaml_tree.faults(root)]
+        if faults:
+            raise TaskError(faults, where)
+        values = yaml_tree.values(root)
+    except yaml_tree.NotYamlError as error:
+        raise TaskError([f"{where}, line {error.line}: not YAML: {error}"], where) from error
     try:
-        return Task.model_validate(yaml.safe_load(text))
+        return Task.model_validate(values)
     except ValidationError as error:
-        raise TaskError([_say(each, node, where) for each in error.errors()], where) from error
-    except (yaml.YAMLError, ValueError) as error:  # a date such as 2026-13-45 fails while it is built
-        raise TaskError([f"{where}: {' '.join(str(error).split())}"], where) from error
+        raise TaskError([_line(where, *_fault(each, root)) for each in error.errors()], where) from error
 
 
-def _doubled(node: yaml.Node, path: _Path) -> Iterator[tuple[str, int]]:
-    if isinstance(node, yaml.SequenceNode):
-        for place, child in enumerate(node.value):
-            yield from _doubled(child, (*path, place))
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, child in node.value:
-            here = (*path, str(key.value))
-            if str(key.value) in seen:
-                yield _shown(here), key.start_mark.line + 1
-            seen.add(str(key.value))
-            yield from _doubled(child, here)
+def _line(where: str, line: int, path: yaml_tree.Path, said: str) -> str:
+    return f"{where}, line {line}: {yaml_tree.shown(path)} {said}"
 
 
-def _say(error: Mapping[str, Any], root: yaml.MappingNode, where: str) -> str:
-    kind = error["type"]
-    path: _Path = tuple(error["loc"])
+def _fault(error: Mapping[str, Any], root: yaml.MappingNode) -> tuple[int, yaml_tree.Path, str]:
+    """What pydantic says is wrong: line, path and words."""
+    kind, more = error["type"], error.get("ctx", {})
+    path: yaml_tree.Path = tuple(error["loc"])
     if path[:1] == ("questions",) and path[2:3] and path[2] in KINDS:
         path = (*path[:2], *path[3:])  # pydantic puts the kind of a question into the path
-    inner = error.get("ctx", {}).get("error")
+    inner = more.get("error")
     if isinstance(inner, MisfitError):
         path = inner.where
-    line, path = _find(root, path, missing=kind == "missing")
+    line, path = yaml_tree.find(root, path, missing=kind == "missing")
     if kind == "extra_forbidden":
         said = _unknown_field(path, root)
     elif isinstance(inner, MisfitError):
         said = str(inner)
+    elif kind.endswith("_type") and error["input"] is None:
+        said = "is empty: give it a value, or leave the field out"
+    elif kind in _SAID:
+        said = _SAID[kind].format(**more)
     else:
-        said = _SAID.get(kind, error["msg"][:1].lower() + error["msg"][1:])
-    return f"{where}, line {line}: {_shown(path)} {said}"
+        said = error["msg"][:1].lower() + error["msg"][1:]
+    return line, path, said
 
 
-def _find(root: yaml.Node, path: _Path, *, missing: bool) -> tuple[int, _Path]:
-    """Line of the field, or of what it is missing from, and its path without what is not in the file."""
-    node, line, found = root, root.start_mark.line + 1, list[str | int]()
-    for place, step in enumerate(path):
-        if isinstance(node, yaml.MappingNode):
-            pair = next(((key, child) for key, child in node.value if key.value == str(step)), None)
-            if pair is not None:
-                line, node = pair[0].start_mark.line + 1, pair[1]
-                found.append(step)
-                continue
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-            node = node.value[step]
-            line = node.start_mark.line + 1
-            found.append(step)
-            continue
-        if missing and place == len(path) - 1:
-            found.append(step)
-    return line, tuple(found)
-
-
-def _shown(path: _Path) -> str:
-    text = ""
-    for step in path:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
-    return text or "the file"
-
-
-def _unknown_field(path: _Path, root: yaml.MappingNode) -> str:
+def _unknown_field(path: yaml_tree.Path, root: yaml.MappingNode) -> str:
     model: type[BaseModel] = Task
     if path[0] == "generation":
         model = Generation
     elif path[0] == "examples":
         model = Example
     elif path[0] == "questions":
-        model = KINDS.get(_scalar(root, (*path[:2], "type")), Question)
+        model = KINDS.get(yaml_tree.scalar(root, (*path[:2], "type")), Question)
     names = list(model.model_fields)
     near = get_close_matches(str(path[-1]), names, n=1)
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
     return f"is not a field here; {hint}"
-
-
-def _scalar(root: yaml.Node, path: _Path) -> str:
-    node: yaml.Node | None = root
-    for step in path:
-        pairs = node.value if isinstance(node, yaml.MappingNode) else []
-        node = next((child for key, child in pairs if key.value == step), None)
-    return str(node.value) if isinstance(node, yaml.ScalarNode) else ""

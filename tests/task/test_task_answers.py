@@ -270,6 +270,15 @@ def test_any_json_and_any_text_is_read_without_an_exception(value):
         assert isinstance(packed, Invalid | dict)
 
 
+@pytest.mark.parametrize("depth", [51, *range(900, 1000)])
+def test_an_answer_that_python_can_only_just_decode_is_invalid(depth):
+    deep = f"{depth * '['}{depth * ']'}"
+    for name in ("lean", "found"):
+        text = json.dumps({**GOOD, "found": []})[:-1] + f', "{name}": {deep}}}'
+        assert isinstance(TASK.parse(text), Invalid)
+        assert isinstance(TASK.parse_pack(f'[{{"image": "image_1", {text[1:]}]', ("image_1",)), Invalid)
+
+
 KEYS = ("image_1", "image_2", "image_3")
 
 

@@ -77,7 +77,7 @@ def test_a_good_file_becomes_a_task():
         ("{kind: stop, speed: 0}", "stop", 13, "examples[0].answer must be a mapping with an answer to each question"),
         ("columns: {asset_type: sign}", "columns: {}", 12, "examples[0] needs columns with asset_type"),
         ("media_resolution: LOW", "media_resolution: best", 16, "generation.media_resolution must be one of low, "),
-        ("temperature: 0", "temperature: 3", 17, "generation.temperature input should be less than or equal to 2"),
+        ("temperature: 0", "temperature: 3", 17, "generation.temperature must be at most 2"),
         ("temperature: 0", "temprature: 0", 17, "generation.temprature is not a field here; did you mean temperature?"),
         ("temperature: 0", "max_output_tokens: 1.5", 17, "generation.max_output_tokens must be a whole number"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import statistics
 import time
@@ -13,6 +14,7 @@ from pipeline.engine import EngineHalted
 from pipeline.errors import ConfigError
 from pipeline.launch import Run
 from pipeline.planning import Plan
+from pipeline.progress import Progress
 from pipeline.rows import Answer, Failure, Observation, Reason, RunState
 
 _FIRST_ROWS = 3  # one bad image among the first must not look like a bad project
@@ -199,7 +201,8 @@ def sample(plan: Plan, rows: int) -> Sample:
     try:
         if run.rows:
             outcomes += first_call(run)
-            outcomes += ask_all(run)
+            with contextlib.nullcontext() if options.quiet else Progress(worker.acquire(run.config).snapshot, run.rows):
+                outcomes += ask_all(run)
         state = RunState.FINISHED
     except EngineHalted as error:
         state, reason = RunState.HALTED, str(error)

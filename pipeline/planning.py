@@ -176,7 +176,7 @@ class Plan:
             ("model", f"{self.settings.model} at {self.vertex.location}, {self._way}"),
             ("fingerprint", self.fingerprint),
             ("tokens", f"{self.rows * self.tokens_per_row:,.0f} ({self.tokens_per_row:,.0f} a row)"),
-            ("cost", self._cost_line()),
+            *self._cost_lines(),
             ("time", self._time_line()),
             ("query", f"{self.query_bytes:,} bytes read to count the rows"),
         ]
@@ -194,13 +194,14 @@ class Plan:
     def _views(self) -> str:
         return f" assets, of {self.count.images_per_key:.1f} images on average" if self.source.asset else ""
 
-    def _cost_line(self) -> str:
+    def _cost_lines(self) -> list[tuple[str, str]]:
         if self.cost_usd is None or self.usd_per_row is None:
-            return "not known: give --price_usd_per_mtok=IN,OUT"
-        now = datetime.datetime.now(datetime.UTC)
-        price = self.prices.at(now) if self.prices else None
-        source = f", price of {price.recorded}: {price.source}" if price and price.recorded else ""
-        return f"${self.cost_usd:,.4f} (${self.usd_per_row * 1000:,.4f} for 1,000 rows{source})"
+            return [("cost", "not known: give --price_usd_per_mtok=IN,OUT")]
+        lines = [("cost", f"${self.cost_usd:,.4f} (${self.usd_per_row * 1000:,.4f} for 1,000 rows)")]
+        price = self.prices.at(datetime.datetime.now(datetime.UTC)) if self.prices else None
+        if price and price.recorded:
+            lines.append(("price", f"of {price.recorded}, from {price.source}"))
+        return lines
 
 
 def make(options: Options, only_keys: Sequence[str] | None = None) -> Plan:

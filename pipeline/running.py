@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from pipeline import console, direct, launch, worker
+from pipeline import console, direct, launch, progress, worker
 from pipeline.bigquery.books import Books
 from pipeline.bigquery.client import explained
 from pipeline.engine import EngineHalted
 from pipeline.errors import ConfigError, Halted, Interrupted, PipelineError
 from pipeline.options import Options
+from pipeline.progress import Progress
 from pipeline.rows import RunState
+from pipeline.worker import RunConfig
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -43,7 +47,6 @@ def run_to_end(run: launch.Run, beam_options: PipelineOptions) -> int:
     from pipeline import submit
 
     given = run.plan.options
-    quiet = given.quiet or not submit.is_local(given)
     shared = worker.acquire(run.config)
     ending = _Ending(run, shared)
     failed: Exception | None = None
@@ -51,9 +54,10 @@ def run_to_end(run: launch.Run, beam_options: PipelineOptions) -> int:
     with submit.interruptible(ending.stop) as interrupted, _said_once():
         try:
             if run.rows:
-                direct.first_call(run)
-                with console.Progress(shared.snapshot, run.rows, quiet=quiet):
-                    job_id = submit.run(run.config, run.shards, beam_options, given)
+                with console.busy("asking the first row", quiet=given.quiet):
+                    direct.first_call(run)
+                with _watched(run, shared, quiet=given.quiet or not submit.is_local(given)) as config:
+                    job_id = submit.run(config, run.shards, beam_options, given)
         except ConfigError as error:
             failed = error
         except Exception as error:  # noqa: BLE001 - told apart in `_end`; a bug is raised again there
@@ -85,6 +89,18 @@ def conclude(
         brackets.append(f"not asked {not_asked:,}")
     console.say(console.summary(books.answered, books.failed, run_id, brackets))
     return EXIT_FAILURES if too_many else EXIT_DONE
+
+
+@contextlib.contextmanager
+def _watched(run: launch.Run, shared: worker.Worker, *, quiet: bool) -> Iterator[RunConfig]:
+    """Shows progress while the block lasts. With the config that is yielded, the runner's processes tell how far they are."""
+    if quiet:
+        yield run.config
+        return
+    with tempfile.TemporaryDirectory(prefix="gemini-progress-", ignore_cleanup_errors=True) as folder:
+        config = dataclasses.replace(run.config, progress_folder=folder, launcher_pid=os.getpid())
+        with Progress(lambda: progress.of_all(folder, shared.snapshot()), run.rows):
+            yield config
 
 
 def _end(run: launch.Run, failed: Exception | None, interrupted: bool, ending: _Ending) -> int:

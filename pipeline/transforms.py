@@ -105,7 +105,7 @@ class _ClassifyDoFn(_WorkerDoFn):
         self._unfinished = True
         self._pack: list[Observation] = []
         self._timestamps: dict[str, list[Timestamp]] = {}
-        self._tally = _Tally()
+        self._tally = _Tally(self._worker)
 
     def process(
         self,
@@ -164,7 +164,8 @@ class _ClassifyDoFn(_WorkerDoFn):
 class _Tally:
     """Beam metrics of one bundle, added on the bundle's thread (elsewhere they would be lost), by the hundred rows."""
 
-    def __init__(self) -> None:
+    def __init__(self, shared: Worker) -> None:
+        self._worker = shared
         self._rows: list[Answer | Failure] = []
         self._throttled_ms = 0
 
@@ -186,6 +187,11 @@ class _Tally:
         latency = Metrics.distribution(_NAMESPACE, "latency_ms")
         for answer in answers:
             latency.update(round(answer.latency_ms))
+        now = self._worker.snapshot()
+        _counter("rejected", self._worker.new_rejections())
+        Metrics.distribution(_NAMESPACE, "in_flight").update(now.in_flight)  # of this process, at this moment
+        if now.pace is not None:
+            Metrics.distribution(_NAMESPACE, "pace_per_min").update(round(60 * now.pace))
         # Dataflow's autoscaler reads this name: time spent waiting for the pace is no reason for more workers.
         _counter("cumulativeThrottlingSeconds", self._throttled_secs(lane))
 

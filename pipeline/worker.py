@@ -13,10 +13,12 @@ import datetime
 import gc
 import itertools
 import logging
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pipeline import progress
 from pipeline.asking import Ask, Question
 from pipeline.bigquery import books, read
 from pipeline.bigquery.client import Endpoint
@@ -24,11 +26,11 @@ from pipeline.bigquery.names import TableName
 from pipeline.bigquery.query import Job
 from pipeline.bigquery.worklist import Shard
 from pipeline.bigquery.write import RowWriter
-from pipeline.console import Snapshot
 from pipeline.engine import Engine, Limits, Pace
 from pipeline.errors import Halted
 from pipeline.gemini.client import Client, VertexEndpoint
 from pipeline.meter import Meter
+from pipeline.progress import Snapshot
 from pipeline.rows import FAILURE_COLUMNS, Answer, Column, Failure, Observation, Reason, RunState, Usage
 
 OVER_BUDGET = "over budget: "
@@ -75,6 +77,8 @@ class RunConfig:
         spent_before_usd: what it had cost when the run started.
         usd_per_row: planned dollars of a row, or None when the price is not known.
         job: how the queries of workers are labelled and limited.
+        progress_folder: where other processes of this machine tell the launcher how far they are, or None.
+        launcher_pid: the launcher's own process, which has no need to.
     """
 
     run_id: str
@@ -92,6 +96,8 @@ class RunConfig:
     spent_before_usd: float = 0.0
     usd_per_row: float | None = None
     job: Job = dataclasses.field(default_factory=Job)
+    progress_folder: str | None = None
+    launcher_pid: int | None = None
 
 
 class Worker:
@@ -107,6 +113,7 @@ class Worker:
         self._writers: dict[str, RowWriter] = {}
         self._tally = Snapshot()
         self._asked = 0
+        self._rejections_told = 0
         self.fault: Exception | None = None  # the first error of BigQuery that failed a bundle, as it was raised
 
     @property
@@ -236,6 +243,13 @@ class Worker:
             self._tally, in_flight=stats.in_flight, pace=stats.rate_per_sec, rejected=stats.rejected
         )
 
+    def new_rejections(self) -> int:
+        """Calls that the server has turned away with a 429 since this was last asked."""
+        with self._lock:
+            rejected, told = self.snapshot().rejected, self._rejections_told
+            self._rejections_told = rejected
+            return rejected - told
+
     def pending_usd(self) -> float:
         """Dollars of rows that are not yet acknowledged by BigQuery."""
         with self._lock:
@@ -271,6 +285,8 @@ class Worker:
             gate=self._meter.gate if self._meter else None,
         )
         self._resources.callback(engine.close)
+        if config.progress_folder and os.getpid() != config.launcher_pid:
+            self._resources.enter_context(progress.told_to(config.progress_folder, self.snapshot))
         return engine
 
     def _open_meter(self, budget_usd: float) -> Meter:

@@ -21,7 +21,7 @@ LAYERS = [
     ["transforms"],
     ["worker"],
     ["planning"],
-    ["asking", "evaluation", "tuning"],
+    ["asking", "evaluation", "tuning", "progress"],
     ["gemini"],
     ["engine", "bigquery", "options", "console"],
     ["task"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from pipeline import console, launch, options, planning
@@ -20,16 +21,19 @@ def main(argv: Sequence[str]) -> int:
         print("usage: python -m pipeline classify --flag=value ...\n" + options.help_text())
         return EXIT_DONE
     given, beams = options.parse(argv)
-    from pipeline import submit, worker  # with Beam: only once our own flags are known to be right
-    from pipeline.batch import run as batch
-    from pipeline.commands import evaluate
+    logging.basicConfig(handlers=[console.LogHandler()], format=logging.BASIC_FORMAT)  # others' warnings
+    with console.busy("loading Beam", quiet=given.quiet):
+        from pipeline import submit, worker  # with Beam: only once our own flags are known to be right
+        from pipeline.batch import run as batch
+        from pipeline.commands import evaluate
 
     beam_options = submit.beam_options(argv, given)
     if given.mode == "batch":
         batch.check(given)  # what is wrong with the flags is said before any table is looked at
     evaluates_first = evaluate.demanded(given)
     with terminable():
-        plan = planning.make(given)
+        with console.busy("counting the rows", quiet=given.quiet):
+            plan = planning.make(given)
         show(plan)
         planning.check_spending(plan)
         if evaluates_first:
@@ -40,7 +44,8 @@ def main(argv: Sequence[str]) -> int:
                 batch.check(given)  # where it is --mode=auto that says so
                 return batch.run_batch(plan, beam_options)
             batch.refuse_online(plan)
-            run = launch.prepare(plan, submit.processes(beam_options, given))
+            with console.busy("writing the worklist", quiet=given.quiet):
+                run = launch.prepare(plan, submit.processes(beam_options, given))
             return run_to_end(run, beam_options)
         finally:
             worker.close_all()

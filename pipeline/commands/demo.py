@@ -15,7 +15,7 @@ _PROJECT = "demo-project"
 _PICTURES = 300
 _ANSWERS = f"{_PROJECT}.demo.answers"
 _TEN = f"""SELECT key, label, JSON_VALUE(answer, '$.condition') AS condition,
-  IFNULL(JSON_VALUE(answer, '$.legible_text'), '') AS text, FORMAT('$%.4f', cost_usd * 1000) AS usd_per_1000
+  IFNULL(JSON_VALUE(answer, '$.legible_text'), '') AS text, FORMAT('%.4f', cost_usd * 1000) AS `$ per 1,000`
 FROM `{_PROJECT}`.`demo`.`answers_latest` ORDER BY FARM_FINGERPRINT(key) LIMIT 10"""
 
 

@@ -4,11 +4,14 @@ import pickle
 
 import apache_beam as beam
 import pytest
+from apache_beam.metrics.metric import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.window import FixedWindows, TimestampedValue
 from apache_beam.typehints.decorators import TypeCheckError
 
+from benchmarks.books_rig import FAST_START
+from pipeline import graph
 from pipeline.rows import Answer, Failure, Observation
 from pipeline.transforms import Classify, ReadShard, WriteRows
 
@@ -63,3 +66,24 @@ def test_a_run_config_is_small_and_comes_back_from_pickling_as_it_was(sampled):
     pickled = pickle.dumps(config)
     assert len(pickled) < 50_000
     assert pickle.loads(pickled) == config
+
+
+def test_beams_metrics_say_what_the_live_line_says(sampled, monkeypatch):
+    for name, value in FAST_START.items():
+        monkeypatch.setattr(name, value)
+    sampled.vertex.reset(requests_per_sec=40, burst_secs=0.05)
+    run = sampled.prepared("--max_in_flight=16")
+    pipeline = beam.Pipeline(options=PipelineOptions(RUNNER))
+    graph.build(pipeline, run.config, run.shards)
+    result = pipeline.run()
+    result.wait_until_finish()
+    found = result.metrics().query(MetricsFilter().with_namespace("gemini"))
+    counters = {each.key.metric.name: each.committed for each in found["counters"]}
+    spread = {each.key.metric.name: each.committed for each in found["distributions"]}
+    told = sampled.query("SELECT SUM(prompt_tokens) AS tokens, SUM(cost_usd) AS usd FROM `{answers}`")[0]
+    assert counters["answered"] == spread["latency_ms"].count == 40
+    assert counters["prompt_tokens"] == told["tokens"]
+    assert abs(counters["cost_microusd"] - 1e6 * told["usd"]) <= 1
+    assert counters["rejected"] == sampled.vertex.stats()["statuses"]["RESOURCE_EXHAUSTED"] > 0
+    assert 0 <= spread["in_flight"].max <= 16
+    assert spread["pace_per_min"].min > 0

@@ -57,6 +57,12 @@ class Watch:
         """The most memory between two moments, of all processes together."""
         return max((sample.rss_mb for sample in self.samples if begin <= sample.at <= end), default=0.0)
 
+    @property
+    def stood_still_secs(self) -> float:
+        """The longest time between two samples: much more than `SAMPLE_SECS` where the whole machine was paused."""
+        times = [sample.at for sample in self.samples]
+        return max((after - before for before, after in itertools.pairwise(times)), default=0.0)
+
     def _run(self) -> None:
         while not self._ended.wait(SAMPLE_SECS):
             cpu = rss = 0.0

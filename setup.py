@@ -16,6 +16,7 @@ REQUIREMENTS = [
     "google-cloud-bigquery",
     "google-cloud-bigquery-storage",
     "google-cloud-bigquery-data-exchange",  # subscribing to the Analytics Hub listing
+    "Pillow",  # images that are sent inline: crop, orientation, size
     "pyarrow",
     "PyYAML",  # task files; its nodes carry line numbers for error messages
     "pydantic",  # task files: validation with the name of the field
@@ -25,7 +26,6 @@ REQUIREMENTS = [
 # What a worker image never holds.
 LOCAL = [
     "bqemulator==1.4.0",  # BigQuery's REST and gRPC APIs on DuckDB, in one process
-    "Pillow",  # draws the sample pictures and reads their pixels
     "uvloop; sys_platform != 'win32'",  # the stand-in must not be slower than what it measures
     "aiohttp",  # the stand-in's REST side and control port
     "numpy",  # the stand-in looks at pixels

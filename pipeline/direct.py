@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from pipeline import launch, planning, worker
 from pipeline.bigquery.client import explained
+from pipeline.bundle import Bundle
 from pipeline.engine import EngineHalted
 from pipeline.errors import ConfigError
 from pipeline.launch import Run
@@ -37,9 +38,8 @@ def first_call(run: Run) -> list[Answer | Failure]:
             rows = _first_rows(run, shared)
         outcomes: list[Answer | Failure] = []
         for row in rows:
-            lane = shared.engine.lane()
-            outcomes += lane.offer(shared.ask([row]))
-            outcomes += lane.drain()
+            bundle = Bundle(shared)
+            outcomes += [*bundle.offer(row), *bundle.drain()]
             if any(isinstance(outcome, Answer) for outcome in outcomes):
                 break
         refusals = [outcome for outcome in outcomes if isinstance(outcome, Failure) and outcome.reason in _RUN_LEVEL]
@@ -84,20 +84,11 @@ def ask_all(run: Run) -> Iterator[Answer | Failure]:
             yield outcome
 
     try:
-        lane = shared.engine.lane()
-        pack: list[Observation] = []
+        bundle = Bundle(shared)
         for shard in run.shards:
             for row in shared.read_shard(shard):
-                if row.problem:
-                    yield from kept(iter([shared.unusable(row)]))
-                    continue
-                pack.append(row)
-                if len(pack) == run.config.question.images_per_request:
-                    yield from kept(lane.offer(shared.ask(pack)))
-                    pack = []
-        if pack:
-            yield from kept(lane.offer(shared.ask(pack)))
-        yield from kept(lane.drain())
+                yield from kept(bundle.offer(row))
+        yield from kept(bundle.drain())
     finally:
         _settle(answers, failures)
         worker.release(run.config)
@@ -136,7 +127,8 @@ class Sample:
     @property
     def latency_secs(self) -> float | None:
         """Mean seconds of a call that was answered."""
-        return statistics.fmean(answer.latency_ms for answer in self.answers) / 1e3 if self.answers else None
+        found = [answer.latency_ms for answer in self.answers if answer.latency_ms is not None]
+        return statistics.fmean(found) / 1e3 if found else None
 
     @property
     def usd_per_row(self) -> float | None:

@@ -131,6 +131,35 @@ class Options:
         1, "Images asked in one call; more saves prompt tokens but may cost accuracy.", QUESTION, minimum=1
     )
 
+    image_source: str = flag(
+        "uri",
+        "Who reads the images: Vertex AI by their URI, or the worker, which sends their bytes inline.",
+        QUESTION,
+        choices=("uri", "inline"),
+    )
+    crop_to_bbox: bool = flag(
+        False, "Send only what lies in the row's box, for --image_source=inline; a row without a box fails.", QUESTION
+    )
+    bbox_column: str = flag(
+        "bbox",
+        "Column with the box, STRUCT<lo STRUCT<x, y>, hi STRUCT<x, y>> in pixels of the stored image.",
+        QUESTION,
+        regex=r"^[A-Za-z_][A-Za-z0-9_.]*$",
+    )
+    crop_margin: float | None = flag(
+        None,
+        "What is sent beyond the box on each side, as a share of the box's longer side. Default: 0.1.",
+        QUESTION,
+        minimum=0,
+    )
+    max_image_pixels: int | None = flag(
+        None,
+        "Larger images are made smaller, for --image_source=inline; 0 for never. Default: as many pixels as "
+        "--media_resolution can use.",
+        QUESTION,
+        minimum=0,
+    )
+
     max_in_flight: int = flag(512, "Calls in flight of one worker process.", PACE, minimum=1)
     requests_per_minute: float | None = flag(
         None, "Cap of the whole job; each process gets its share.", PACE, minimum=0.001

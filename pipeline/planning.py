@@ -19,6 +19,7 @@ from pipeline.gemini.endpoint import VertexEndpoint
 from pipeline.gemini.prices import Estimate, Prices, estimate, parse_prices
 from pipeline.options import Options
 from pipeline.rows import FAILURE_COLUMNS, IMAGES, RUN_COLUMNS, Column
+from pipeline.settings import box_columns, settings_of
 from pipeline.task import Settings, Task, differences, fingerprint, identity
 from pipeline.task.labels import Boxes
 
@@ -174,12 +175,21 @@ class Plan:
                 f"{self.rows:,}" + self._views + (f" ({self.over_budget:,} over budget)" if self.over_budget else ""),
             ),
             ("model", f"{self.settings.model} at {self.vertex.location}, {self._way}"),
+            *([("images", self._images)] if self.settings.image_source == "inline" else []),
             ("fingerprint", self.fingerprint),
             ("tokens", f"{self.rows * self.tokens_per_row:,.0f} ({self.tokens_per_row:,.0f} a row)"),
             *self._cost_lines(),
             ("time", self._time_line()),
             ("query", f"{self.query_bytes:,} bytes read to count the rows"),
         ]
+
+    @property
+    def _images(self) -> str:
+        """How images are sent inline, in words. A smaller image costs no fewer tokens than are planned, as far as is known."""
+        settings = self.settings
+        cut = f"cut to {settings.crop_to} and {settings.crop_margin:g} of its longer side, " if settings.crop_to else ""
+        most = f"at most {settings.max_image_pixels:,} pixels" if settings.max_image_pixels else "as large as they are"
+        return f"read here and sent inline, {cut}{most}"
 
     @property
     def _way(self) -> str:
@@ -217,18 +227,7 @@ def make(options: Options, only_keys: Sequence[str] | None = None) -> Plan:
     _check_given(options)
     project = project_of(options)
     task = task_of(options)
-    settings = models.settings_for(
-        task,
-        options.model,
-        media_resolution=options.media_resolution,
-        max_output_tokens=options.max_output_tokens,
-        temperature=options.temperature,
-        thinking_budget=options.thinking_budget,
-        thinking_level=options.thinking_level,
-        images_per_request=options.images_per_request,
-        unit="asset" if options.unit == "asset" else None,
-        service_tier=options.service_tier,
-    )
+    settings = settings_of(options, task)
     model = models.find(settings.model)
 
     answers, failures, runs = table_names(options)
@@ -251,7 +250,11 @@ def make(options: Options, only_keys: Sequence[str] | None = None) -> Plan:
         key_column=options.key_column,
         uri_column=options.uri_column,
         where=options.where,
-        columns=[*(column for column in kept if column.expr), *inputs.prompt_columns(info, task.columns)],
+        columns=[
+            *box_columns(settings, info),  # first: one that is kept too is read as the answers table has it
+            *(column for column in kept if column.expr),
+            *inputs.prompt_columns(info, task.columns),
+        ],
         only=only_keys,
         asset_column=options.asset_column if options.unit == "asset" else None,
         max_images=options.max_images_per_asset,
@@ -322,6 +325,7 @@ def chosen_mode(options: Options, rows: int) -> str:
     if options.mode != "auto":
         return options.mode
     can = options.images_per_request == 1 and options.unit == "image" and options.service_tier == "standard"
+    can = can and options.image_source == "uri"
     in_time = options.deadline_hours is None or batch_hours(options, rows) <= options.deadline_hours
     return "batch" if can and in_time and rows >= BATCH_ROWS else "online"
 

@@ -23,6 +23,14 @@ class Reason(enum.StrEnum):
     IMAGE_NOT_FOUND = "image_not_found"
     IMAGE_DENIED = "image_denied"
     INVALID_REQUEST = "invalid_request"
+    # What the worker found when it read the image itself (--image_source=inline).
+    IMAGE_UNAVAILABLE = "image_unavailable"
+    IMAGE_EMPTY = "image_empty"
+    IMAGE_CORRUPT = "image_corrupt"
+    IMAGE_TOO_LARGE = "image_too_large"
+    NOT_AN_IMAGE = "not_an_image"
+    UNDECODABLE_TYPE = "undecodable_type"
+    UNUSABLE_BBOX = "unusable_bbox"
     # The model would not or could not answer.
     BLOCKED = "blocked"
     MAX_TOKENS = "max_tokens"
@@ -41,7 +49,9 @@ class Reason(enum.StrEnum):
         return self in _RETRYABLE
 
 
-_RETRYABLE = frozenset({Reason.UNAVAILABLE, Reason.TIMED_OUT, Reason.RATE_LIMITED, Reason.EMPTY_ANSWER})
+_RETRYABLE = frozenset(
+    {Reason.UNAVAILABLE, Reason.TIMED_OUT, Reason.RATE_LIMITED, Reason.EMPTY_ANSWER, Reason.IMAGE_UNAVAILABLE}
+)
 
 
 IMAGES = "image_uris"
@@ -104,7 +114,11 @@ class Usage:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model said of one image, with its provenance: one row of the answers table."""
+    """What the model said of one image, with its provenance: one row of the answers table.
+
+    `shared_with` is the key of the row that was asked with the very same image and question; then this row cost
+    nothing, and `latency_ms` is None.
+    """
 
     key: str
     gcs_uri: str
@@ -119,10 +133,11 @@ class Answer:
     finish_reason: str
     traffic_type: str | None
     usage: Usage
-    latency_ms: float
+    latency_ms: float | None
     attempts: int
     run_id: str
     classified_at: datetime.datetime
+    shared_with: str | None = None
 
     def row(self) -> dict[str, Any]:
         """The flat row that BigQuery stores: the kept columns beside the fixed ones."""
@@ -148,6 +163,7 @@ class Answer:
             "attempts": self.attempts,
             "run_id": self.run_id,
             "classified_at": self.classified_at,
+            "shared_with": self.shared_with,
         }
 
 
@@ -225,10 +241,11 @@ ANSWER_COLUMNS = (
     Column("finish_reason", "STRING", "Why the model stopped."),
     Column("traffic_type", "STRING", "The service tier that really served the call."),
     *_USAGE_COLUMNS,
-    Column("latency_ms", "FLOAT64", "Milliseconds from sending the last call to its answer."),
+    Column("latency_ms", "FLOAT64", "Milliseconds from sending the last call to its answer; NULL where it is shared."),
     Column("attempts", "INT64", "Calls that it took, rejections for quota not counted."),
     Column("run_id", "STRING", "The run that asked."),
     Column("classified_at", "TIMESTAMP", "When the answer arrived.", required=True),
+    Column("shared_with", "STRING", "Key of the row whose image is the same, byte for byte, and whose answer this is."),
 )
 
 FAILURE_COLUMNS = (

@@ -1,4 +1,4 @@
-"""PTransforms and DoFns: wiring only. What they do lives below: `worker`, `asking`, `engine`, `bigquery`."""
+"""PTransforms and DoFns: wiring only. What they do lives below: `bundle`, `worker`, `asking`, `engine`, `bigquery`."""
 
 import dataclasses
 import typing
@@ -12,6 +12,7 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
 from pipeline import worker
+from pipeline.bundle import Bundle
 from pipeline.engine import Lane
 from pipeline.rows import Answer, Failure, Observation
 from pipeline.worker import RunConfig, Shard, Sink, Worker
@@ -96,14 +97,13 @@ class Classify(beam.PTransform):
 class _ClassifyDoFn(_WorkerDoFn):
     """Keeps calls in flight across the elements of its bundle and emits each outcome as it lands."""
 
-    _lane: Lane
+    _bundle: Bundle
     _unfinished = False
 
     def start_bundle(self) -> None:
         self._give_up()
-        self._lane = self._worker.engine.lane()
+        self._bundle = Bundle(self._worker)
         self._unfinished = True
-        self._pack: list[Observation] = []
         self._timestamps: dict[str, list[Timestamp]] = {}
         self._tally = _Tally(self._worker)
 
@@ -114,21 +114,17 @@ class _ClassifyDoFn(_WorkerDoFn):
     ) -> Iterator[_Tagged]:
         if timestamp != MIN_TIMESTAMP:
             self._timestamps.setdefault(row.key, []).append(timestamp)
-        if row.problem:
-            yield self._emit(self._worker.unusable(row))
-            return
-        self._pack.append(row)
-        if len(self._pack) >= self._config.question.images_per_request:
-            yield from self._offer()
+        for outcome in self._bundle.offer(row):
+            yield self._emit(outcome)
+        if self._tally.due:
+            self._tally.flush(self._bundle.lane)
 
     def finish_bundle(self) -> Iterator[_Tagged]:
         try:
-            if self._pack:
-                yield from self._offer()
-            for outcome in self._lane.drain():
+            for outcome in self._bundle.drain():
                 yield self._emit(outcome)
         finally:
-            self._tally.flush(self._lane)
+            self._tally.flush(self._bundle.lane)
         self._unfinished = False
 
     def teardown(self) -> None:
@@ -138,15 +134,8 @@ class _ClassifyDoFn(_WorkerDoFn):
     def _give_up(self) -> None:
         """A bundle that failed has no `finish_bundle`: nothing of it is to be asked again."""
         if self._unfinished:
-            self._lane.close()
+            self._bundle.close()
             self._unfinished = False
-
-    def _offer(self) -> Iterator[_Tagged]:
-        pack, self._pack = tuple(self._pack), []
-        for outcome in self._lane.offer(self._worker.ask(pack)):
-            yield self._emit(outcome)
-        if self._tally.due:
-            self._tally.flush(self._lane)
 
     def _emit(self, outcome: Answer | Failure) -> _Tagged:
         """The outcome under its tag, at the timestamp of its own row: another row is in `process` when it lands."""
@@ -186,7 +175,8 @@ class _Tally:
         _counter("cost_microusd", round(1e6 * sum(row.usage.cost_usd or 0.0 for row in rows)))
         latency = Metrics.distribution(_NAMESPACE, "latency_ms")
         for answer in answers:
-            latency.update(round(answer.latency_ms))
+            if answer.latency_ms is not None:
+                latency.update(round(answer.latency_ms))
         now = self._worker.snapshot()
         _counter("rejected", self._worker.new_rejections())
         Metrics.distribution(_NAMESPACE, "in_flight").update(now.in_flight)  # of this process, at this moment

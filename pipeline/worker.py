@@ -19,16 +19,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline import progress
-from pipeline.asking import Ask, Question
+from pipeline.asking import Ask, Picture, Question
 from pipeline.bigquery import books, read
 from pipeline.bigquery.client import Endpoint
 from pipeline.bigquery.names import TableName
 from pipeline.bigquery.query import Job
 from pipeline.bigquery.worklist import Shard
 from pipeline.bigquery.write import RowWriter
-from pipeline.engine import Engine, Limits, Pace
+from pipeline.engine import Engine, Limits, Pace, Send
 from pipeline.errors import Halted
 from pipeline.gemini.client import Client, VertexEndpoint
+from pipeline.images.objects import Objects
+from pipeline.images.pool import Pool
+from pipeline.images.reading import Reading
+from pipeline.images.transport import Transport
+from pipeline.images.twins import Twins
 from pipeline.meter import Meter
 from pipeline.progress import Snapshot
 from pipeline.rows import FAILURE_COLUMNS, Answer, Column, Failure, Observation, Reason, RunState, Usage
@@ -110,6 +115,8 @@ class Worker:
         self._resources = contextlib.ExitStack()
         self._engine: Engine | None = None
         self._meter: Meter | None = None
+        self._pool: Pool | None = None
+        self._twins: Twins | None = None
         self._writers: dict[str, RowWriter] = {}
         self._tally = Snapshot()
         self._asked = 0
@@ -198,11 +205,31 @@ class Worker:
             self.fault = self.fault or error
             raise
 
-    def ask(self, rows: Sequence[Observation]) -> Ask:
-        """One call that asks for these rows."""
-        with self._lock:
-            self._asked += len(rows)
-        return Ask(self.config.question, tuple(rows))
+    def ask(self, rows: Sequence[Observation], pictures: Sequence[Picture] = ()) -> Ask:
+        """One call that asks for these rows, with their pictures where they are sent inline."""
+        self.expect(len(rows))
+        return Ask(self.config.question, tuple(rows), pictures=tuple(pictures))
+
+    def reading(self) -> Reading | None:
+        """A bundle's own reading of images that are sent inline; None where their URIs are sent.
+
+        Raises:
+            Halted, ConfigError: as `engine`.
+        """
+        question = self.config.question
+        if question.settings.image_source != "inline":
+            return None
+        engine = self.engine
+        assert self._pool is not None and self._twins is not None  # noqa: S101 - made with the engine
+        return Reading(
+            question,
+            self._pool,
+            self._twins,
+            ask=self.ask,
+            expect=self.expect,
+            stopped=lambda: engine.ended is not None,
+            patience_secs=self.config.limits.call_timeout_secs,
+        )
 
     def expect(self, rows: int) -> None:
         """Count rows that were asked otherwise than by `ask`, before their outcomes land: the budget compares the two."""
@@ -277,7 +304,7 @@ class Worker:
         if config.budget_usd is not None:
             self._meter = self._open_meter(config.budget_usd)
         engine = Engine(
-            client.send,
+            self._transport(client.send),
             pace=Pace(requests_per_minute=config.requests_per_minute, tokens_per_minute=config.tokens_per_minute),
             limits=config.limits,
             refresh_token=client.refresh,
@@ -288,6 +315,16 @@ class Worker:
         if config.progress_folder and os.getpid() != config.launcher_pid:
             self._resources.enter_context(progress.told_to(config.progress_folder, self.snapshot))
         return engine
+
+    def _transport(self, send: Send) -> Send:
+        """How calls are made: with inline images, by way of what reads them."""
+        question = self.config.question
+        if question.settings.image_source != "inline":
+            return send
+        self._pool = Pool(question, Objects(self.config.bigquery.project).read)
+        self._twins = Twins(self._pool.changed)
+        self._resources.callback(self._pool.close)
+        return Transport(send, self._pool)
 
     def _open_meter(self, budget_usd: float) -> Meter:
         config, tables = self.config, self.config.tables

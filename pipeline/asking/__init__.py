@@ -4,6 +4,7 @@ Pure but for the clock, a field of `Question`: the engine sends what `Ask.reques
 """
 
 from pipeline.asking.ask import Ask, shares
+from pipeline.asking.picture import ImageError, Picture, Problem
 from pipeline.asking.question import Question, utc_now
 
-__all__ = ["Ask", "Question", "shares", "utc_now"]
+__all__ = ["Ask", "ImageError", "Picture", "Problem", "Question", "shares", "utc_now"]

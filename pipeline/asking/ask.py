@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.asking.picture import Outcome as AnyOutcome
+from pipeline.asking.picture import Picture
 from pipeline.asking.question import Question
 from pipeline.engine.call import Again, CallError, Fault, Landed, Split, Step
 from pipeline.gemini import response
@@ -42,6 +44,8 @@ class Ask:
         attempts: attempts of that larger pack.
         calls: calls of that larger pack.
         correction: what was wrong with the answer of that larger pack.
+        pictures: for each row what is sent inline; empty where URIs are sent. A picture that could not be read stands
+            alone.
     """
 
     __slots__ = (
@@ -51,6 +55,7 @@ class Ask:
         "_correction",
         "_doubled",
         "_limit",
+        "_pictures",
         "_question",
         "_reasked",
         "_rows",
@@ -66,9 +71,11 @@ class Ask:
         attempts: int = 0,
         calls: int = 0,
         correction: str | None = None,
+        pictures: tuple[Picture, ...] = (),
     ) -> None:
         self._question = question
         self._rows = rows
+        self._pictures = pictures
         self._usages = list(usages) if usages is not None else [_NOTHING] * len(rows)
         self._attempts = attempts
         self._calls = calls
@@ -83,13 +90,26 @@ class Ask:
         """Rows that the call answers."""
         return len(self._rows)
 
+    @property
+    def unread(self) -> Picture | None:
+        """The picture that is still to be read, or None."""
+        first = self._pictures[0] if self._pictures else None
+        return first if first is not None and first.problem is not None else None
+
     def tokens(self) -> int:
         """Planned tokens of the next call."""
+        if self.unread is not None:
+            return 0
         return self._question.planned(len(self._rows), self._question.views(self._rows)).total_tokens
 
-    def request(self) -> bytes:
-        """The next call's request."""
-        return self._question.builder.build(self._rows, correction=self._correction, max_output_tokens=self._limit)
+    def request(self) -> bytes | Ask:
+        """The next call's request; the ask itself while its picture is not read, which the transport sees to."""
+        if self.unread is not None:
+            return self
+        inline = [picture.inline for picture in self._pictures]
+        return self._question.builder.build(
+            self._rows, correction=self._correction, max_output_tokens=self._limit, inline=inline or None
+        )
 
     def answered(self, received: Any, latency_ms: float, attempts: int, calls: int) -> Step:
         """What to make of a GenerateContentResponse; see the class."""
@@ -125,13 +145,16 @@ class Ask:
         # Quota is no image's fault, and the parts of a pack would cost more of it.
         if len(self._rows) > 1 and fault is not Fault.RATE_LIMITED:
             return Split(self._halves(range(len(self._rows)), attempts, calls))
+        unread = self.unread
+        reason = unread.problem.reason if unread is not None and unread.problem is not None else _REASONS[fault]
         question = self._question
-        return Landed(
-            tuple(
-                question.failure(row, _REASONS[fault], str(error), attempts=attempts, calls=calls, usage=usage)
-                for row, usage in zip(self._rows, self._usages, strict=True)
-            )
+        failures = tuple(
+            question.failure(row, reason, str(error), attempts=attempts, calls=calls, usage=usage)
+            for row, usage in zip(self._rows, self._usages, strict=True)
         )
+        for place, failure in enumerate(failures):
+            self._tell(place, failure)
+        return Landed(failures)
 
     def timed_out(self) -> None:
         """Charge a call whose answer will never be known as it was planned."""
@@ -183,7 +206,13 @@ class Ask:
             attempts=attempts,
             calls=calls,
             correction=correction,
+            pictures=tuple(self._pictures[place] for place in places) if self._pictures else (),
         )
+
+    def _tell(self, place: int, outcome: AnyOutcome) -> None:
+        """Whoever waits for this picture hears what became of it."""
+        if self._pictures:
+            self._pictures[place].landed(outcome)
 
     def _charge(self, usage: Usage) -> None:
         if len(self._rows) == 1:
@@ -195,11 +224,10 @@ class Ask:
     def _answer(self, place: int, part: Packed, reply: Reply, latency_ms: float, attempts: int) -> Answer:
         question, row, parsed = self._question, self._rows[place], part.answer
         assert not isinstance(parsed, Invalid)  # noqa: S101 - told apart by both callers
-        columns = row.columns
-        return Answer(
+        answer = Answer(
             row.key,
             row.gcs_uri or "",
-            {name: columns.get(name) for name in question.kept_columns},
+            question.kept(row),
             question.task.name,
             question.fingerprint,
             part.text,
@@ -215,11 +243,14 @@ class Ask:
             question.run_id,
             question.clock(),
         )
+        self._tell(place, answer)
+        return answer
 
     def _failed(self, reason: Reason, detail: str, attempts: int, calls: int, reply: Reply) -> Landed:
         failure = self._question.failure(
             self._rows[0], reason, detail, attempts=attempts, calls=calls, usage=self._usages[0], text=reply.text
         )
+        self._tell(0, failure)
         return Landed((failure,), reply.total_tokens)
 
 

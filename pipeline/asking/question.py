@@ -94,6 +94,10 @@ class Question:
             )
         return Usage(prompt, output, thoughts, total, cost)
 
+    def kept(self, row: Observation) -> dict[str, Any]:
+        """The columns of a row that are stored beside its answer."""
+        return {name: row.columns.get(name) for name in self.kept_columns}
+
     def unusable(self, row: Observation) -> Failure:
         """The failure of a row that the worklist found unusable; no call is made.
 

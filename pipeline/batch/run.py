@@ -43,6 +43,8 @@ def check(options: Options) -> None:
             f"--mode=batch with --runner={options.runner}: the model's own service does the work, for half the price; "
             "leave --runner out, this machine only writes requests and reads results"
         )
+    if options.image_source == "inline":
+        raise ConfigError("--image_source=inline: a batch asks by URI; leave it out, or --mode=online")
     if options.images_per_request > 1:
         raise ConfigError("--images_per_request: a batch asks one image a request; leave it out, or --mode=online")
     if options.unit == "asset":

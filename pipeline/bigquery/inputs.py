@@ -139,6 +139,11 @@ def prompt_columns(info: TableInfo, requested: Sequence[str]) -> list[KeptColumn
     return [column for path in requested for column in _columns_of(info, path, "--task: its prompt names a column")]
 
 
+def number_columns(paths: Sequence[str]) -> list[KeptColumn]:
+    """Returns columns of numbers, FLOAT64 under their flat names, whatever kind of number they are."""
+    return [KeptColumn(path.replace(".", "_"), "FLOAT64", f"CAST({names.quoted(path)} AS FLOAT64)") for path in paths]
+
+
 def _columns_of(info: TableInfo, path: str, flag: str) -> list[KeptColumn]:
     field = info.find(path)
     if field is None:

@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 from pipeline import planning
-from pipeline.asking import Ask, Question
+from pipeline.asking import Ask, Picture, Question
 from pipeline.checkup.patient import Patient
 from pipeline.engine import CallError, Engine, EngineHalted, Limits, Pace
 from pipeline.errors import ConfigError
@@ -14,7 +14,9 @@ from pipeline.gemini import models
 from pipeline.gemini.client import Client, VertexEndpoint
 from pipeline.gemini.prices import parse_prices
 from pipeline.gemini.request import request_class, request_labels
-from pipeline.rows import Answer, Failure, Reason
+from pipeline.images.objects import Objects
+from pipeline.images.pool import Pool
+from pipeline.rows import Answer, Failure, Observation, Reason
 
 _TIMEOUT_SECS = 60.0
 _WORDS = "Answer with one word: yes."
@@ -29,6 +31,13 @@ _MEND = {
     Reason.RATE_LIMITED: "the quota is used up: try again later, or ask for more",
 }
 """What to do where a row failed although the model answers. Other reasons show that the image was read."""
+
+_MEND_READING = {
+    Reason.IMAGE_DENIED: "grant roles/storage.objectViewer on the bucket to the account that the workers run as",
+    Reason.IMAGE_NOT_FOUND: _MEND[Reason.IMAGE_NOT_FOUND],
+    Reason.IMAGE_UNAVAILABLE: "try again in a minute",
+}
+"""The same where it is the worker that reads the image; else the row, or its image, is at fault."""
 
 
 def credentials(patient: Patient) -> str:
@@ -105,7 +114,7 @@ def ask_about_image(patient: Patient) -> str:
     try:
         for row in patient.rows:
             lane = engine.lane()
-            outcomes += lane.offer(Ask(question, (row,)))
+            outcomes += lane.offer(Ask(question, (row,), pictures=_pictures(question, row, project)))
             outcomes += lane.drain()
             if not isinstance(outcomes[-1], Failure) or outcomes[-1].reason not in _MEND:
                 break
@@ -115,6 +124,24 @@ def ask_about_image(patient: Patient) -> str:
         engine.close()
         client.close()
     return _read_outcome(outcomes[-1])
+
+
+def _pictures(question: Question, row: Observation, project: str) -> tuple[Picture, ...]:
+    """What is sent inline, read by our own credentials; nothing where the URI is sent.
+
+    Raises:
+        ConfigError: it cannot be read, or not be made ready.
+    """
+    if question.settings.image_source != "inline":
+        return ()
+    pool = Pool(question, Objects(project).read, cores=1)
+    picture = pool.picture(row)
+    pool.close()
+    if picture.problem is not None:
+        reason = picture.problem.reason
+        mend = _MEND_READING.get(reason, "mend the row or its image, or leave it out with --where")
+        raise ConfigError(f"{reason}: {picture.problem.detail}; {mend}")
+    return (picture,)
 
 
 def _read_outcome(outcome: Answer | Failure) -> str:

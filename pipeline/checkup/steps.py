@@ -13,8 +13,8 @@ from pipeline.bigquery.query import Query
 from pipeline.checkup import calls, storage
 from pipeline.checkup.patient import Patient
 from pipeline.errors import ConfigError
-from pipeline.gemini import models
 from pipeline.rows import FAILURE_COLUMNS, RUN_COLUMNS
+from pipeline.settings import box_columns, settings_of
 from pipeline.task import fingerprint
 
 __all__ = ["STEPS", "Patient", "Step"]
@@ -41,17 +41,7 @@ def _question(patient: Patient) -> str:
     options = patient.options
     task = planning.task_of(options)
     patient.task = task
-    patient.settings = models.settings_for(
-        task,
-        options.model,
-        media_resolution=options.media_resolution,
-        max_output_tokens=options.max_output_tokens,
-        temperature=options.temperature,
-        thinking_budget=options.thinking_budget,
-        thinking_level=options.thinking_level,
-        images_per_request=options.images_per_request,
-        service_tier=options.service_tier,
-    )
+    patient.settings = settings_of(options, task)
     mark = fingerprint(task, patient.settings)
     return f"task {task.name}, {patient.settings.model}, {patient.settings.media_resolution} resolution, {mark}"
 
@@ -136,7 +126,7 @@ def _columns(patient: Patient) -> str:
         key_column=options.key_column,
         uri_column=options.uri_column,
         where=options.where,
-        columns=[*kept, *inputs.prompt_columns(info, task.columns)],
+        columns=[*box_columns(patient.known_settings, info), *kept, *inputs.prompt_columns(info, task.columns)],
     )
     patient.answer_columns = inputs.answer_columns(kept)
     patient.kept = tuple(column.name for column in kept)

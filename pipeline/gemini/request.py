@@ -87,7 +87,7 @@ class RequestBuilder:
         *,
         correction: str | None = None,
         max_output_tokens: int | None = None,
-        inline: Sequence[Inline | None] | None = None,
+        inline: Sequence[Sequence[Inline]] | None = None,
     ) -> bytes:
         """A serialised GenerateContentRequest for one image, or for several.
 
@@ -95,7 +95,7 @@ class RequestBuilder:
             rows: the images, at least one; each has a gs:// URI with a known extension, or is given inline.
             correction: what was wrong with the last answer, to be said after the prompt.
             max_output_tokens: limit of the whole answer; default: the settings' for each image.
-            inline: for each row its bytes, to be sent instead of its URI, or None.
+            inline: for each row what is sent instead of its URIs, in their order; None for the URIs themselves.
         """
         count = len(rows)
         limit = max_output_tokens or min(self._settings.max_output_tokens * count, MAX_OUTPUT_TOKENS)
@@ -106,8 +106,8 @@ class RequestBuilder:
         parts = content.parts
         if count == 1:
             uris = self.uris(rows[0])
-            for uri in uris:
-                self._add_image(parts, uri, inline[0] if inline else None)
+            for place, uri in enumerate(uris):
+                self._add_image(parts, uri, inline[0][place] if inline else None)
             if len(uris) > 1:
                 parts.add().text = _ONE_ASSET.format(count=len(uris))
             parts.add().text = self._fixed_prompt or self._task.prompt_for(rows[0].columns)
@@ -116,7 +116,7 @@ class RequestBuilder:
             for place, (key, row) in enumerate(zip(keys, rows, strict=True)):
                 facts = self._task.pack_facts(row.columns)
                 parts.add().text = f"{key} ({facts}):" if facts else f"{key}:"
-                self._add_image(parts, row.gcs_uri or "", inline[place] if inline else None)
+                self._add_image(parts, row.gcs_uri or "", inline[place][0] if inline else None)
             parts.add().text = self._task.pack_prompt(keys)
         if correction:
             # In the same turn: the image is sent once, and current models refuse a request whose last turn is theirs.

@@ -3,7 +3,8 @@
 Two runs share their answers, and pay for them once, if and only if their fingerprints are equal. The fingerprint covers
 - of the task: prompt, system instruction, reasoning, examples, questions (names, order, kinds, labels, ranges,
   descriptions);
-- of the settings: model, media resolution, thinking, sampling, `max_output_tokens`, images per request;
+- of the settings: model, media resolution, thinking, sampling, `max_output_tokens`, images per request, and what is
+  done to an image before it is sent;
 - `FORMAT`, raised when a new version of this package asks differently for the same task.
 
 It leaves out what changes no answer: the task's name, version and description, planned tokens, service tier, location,
@@ -39,6 +40,10 @@ class Settings:
         max_output_tokens: limit of one image's answer, thinking included.
         images_per_request: images asked in one call, each for itself.
         unit: "asset" where all images of an asset are one question; None where each image is.
+        image_source: "inline" where the image's bytes are sent; None where its URI is. The next three are inline's.
+        max_image_pixels: a larger image is made smaller; 0 for none.
+        crop_to: path of the column with the box that is cut out; None sends the whole image.
+        crop_margin: what is cut out beyond the box on each side, as a share of the box's longer side.
         service_tier: standard, flex or priority; changes price and patience, not answers: not in the fingerprint.
     """
 
@@ -55,6 +60,10 @@ class Settings:
     thinking_budget: int | None = None
     images_per_request: int = 1
     unit: str | None = None
+    image_source: str | None = None
+    max_image_pixels: int | None = None
+    crop_to: str | None = None
+    crop_margin: float | None = None
     service_tier: str = "standard"
 
     def __post_init__(self) -> None:

@@ -157,7 +157,7 @@ def test_the_limit_of_many_images_stays_within_the_models():
 
 
 def test_an_image_can_be_sent_inline():
-    request = build(SIGNS, inline=[("image/png", b"bytes")])
+    request = build(SIGNS, inline=[[("image/png", b"bytes")]])
     assert request.contents[0].parts[0].inline_data.data == b"bytes"
     assert request.contents[0].parts[0].inline_data.mime_type == "image/png"
 

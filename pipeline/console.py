@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import sys
 from collections.abc import Sequence
 
+import rich.box
 import rich.console
 import rich.table
 import rich.text
+
+_NUMBER = re.compile(r"[\d.,]*")
 
 out = rich.console.Console(highlight=False, soft_wrap=True)
 err = rich.console.Console(stderr=True, highlight=False)
@@ -43,11 +47,20 @@ def summary(answered: int, failed: int, run_id: str, brackets: Sequence[str]) ->
     return f"rows {rows:,} = answered {answered:,} + failed {failed:,} ({', '.join(brackets)}) | run {run_id}"
 
 
-def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A small table on stdout; values that come from rows or models are shown as they are, never as markup."""
-    grid = rich.table.Table(title=title, title_justify="left", header_style="bold")
-    for head in heads:
-        grid.add_column(head, overflow="fold")
+def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[object]], *, narrow: bool = False) -> None:
+    """A small table on stdout; values that come from rows or models are shown as they are, never as markup.
+
+    `narrow` leaves out the lines between columns, for tables of many; its title may be longer than it is wide.
+    """
+    if narrow:
+        say(f"\n{title}")
+        grid = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, collapse_padding=True, pad_edge=False)
+    else:
+        grid = rich.table.Table(title=title, title_justify="left")
+    grid.header_style = "bold"
+    for place, head in enumerate(heads):
+        number = narrow and all(_NUMBER.fullmatch(str(row[place])) for row in rows)
+        grid.add_column(head, overflow="fold", justify="right" if number else "left")
     for row in rows:
         grid.add_row(*(rich.text.Text(str(value)) for value in row))
     out.print(grid, soft_wrap=False)

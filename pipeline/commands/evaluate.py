@@ -13,7 +13,7 @@ from pipeline.bigquery.client import Endpoint
 from pipeline.bigquery.names import TableName
 from pipeline.commands import classify
 from pipeline.errors import ConfigError
-from pipeline.evaluation import comparison, fetch, figures, gate, report, text, truth
+from pipeline.evaluation import comparison, fetch, figures, gate, judging, report, text, truth
 from pipeline.evaluation.comparison import Side
 from pipeline.options import EvaluateOptions, Options
 from pipeline.running import run_to_end, terminable
@@ -42,8 +42,7 @@ def main(argv: Sequence[str]) -> int:
     other = _other(argv, given)
     asked = [given] if other is None else [given, other]
     tasks = [planning.task_of(each) for each in asked]
-    found = read_labels(given, tasks)
-    truths = [truth.check(found, task).limited(given.limit) for task in tasks]
+    truths = [each.limited(given.limit) for each in _truths(given, tasks)]
     wanted = gate.demands(given.min_accuracy, given.min_recall, tasks[0], truths[0])
     names = ("A", "B") if other is not None else ("the answers",)
     with terminable():
@@ -53,9 +52,10 @@ def main(argv: Sequence[str]) -> int:
         _print(side)
     if other is not None:
         compared = comparison.compare(*sides)
-        console.table(*text.comparison_table(compared))
+        console.table(*text.comparison_table(compared), narrow=True)
         content["comparison"] = compared.as_json()
-        console.say(f"A is {_as_asked(given, other)}, B is {_as_asked(other, given)}")
+        ways = [_as_asked(*pair, side) for pair, side in zip(((given, other), (other, given)), sides, strict=True)]
+        console.say(f"\nA is {ways[0]}, B is {ways[1]}")
         for line in comparison.sentences(compared):
             console.say(line)
     if given.json is not None:
@@ -91,10 +91,11 @@ def check(given: Options, task: Task, beams: Sequence[str]) -> None:
         ConfigError: which demand is not met, with its figure and bound.
     """
     figures.check_installed()
-    labels = truth.check(read_labels(given, [task]), task)
+    (labels,) = _truths(given, [task])
     wanted = gate.demands(given.min_accuracy, given.min_recall, task, labels)
     name = None if given.run_id is None else f"{given.run_id[:55]}_evaluate"
-    side = measure("the answers", dataclasses.replace(given, limit=len(labels.rows), run_id=name), labels, beams)
+    # Without --limit, which is of the full run: many labelled rows want a budget, as many rows do anywhere.
+    side = measure("the answers", dataclasses.replace(given, limit=None, run_id=name), labels, beams)
     if not given.quiet:
         _print(side)
     refuse(wanted, side.report)
@@ -105,6 +106,26 @@ def refuse(wanted: Sequence[gate.Demand], found: report.Report) -> None:
     lines = gate.shortfalls(wanted, found)
     if lines:
         raise ConfigError(f"not right enough on {found.rows:,} labelled rows: {'; '.join(lines)}")
+
+
+def _truths(given: Options, tasks: Sequence[Task]) -> list[truth.Truth]:
+    """The true answers to each task, of the same labels; what of them is not compared is said.
+
+    Raises:
+        ConfigError: as `read_labels` and `truth.check`, or there is nothing that has a score.
+    """
+    found = read_labels(given, tasks)
+    truths = [truth.check(found, task) for task in tasks]
+    for task, labels in zip(tasks, truths, strict=True):
+        if not judging.scored(task, labels):
+            raise ConfigError(
+                f"{found.name}: it labels nothing but {', '.join(labels.questions)}, and boxes have no score"
+            )
+    ignored = [column for column in truths[0].ignored if all(column in each.ignored for each in truths)]
+    if ignored and not given.quiet:
+        names = " or ".join(dict.fromkeys(task.name for task in tasks))
+        console.note(f"columns of {found.name} that are no question of {names}: {', '.join(ignored)}")
+    return truths
 
 
 def read_labels(given: Options, tasks: Sequence[Task]) -> truth.LabelRows:
@@ -206,14 +227,17 @@ def _differing(given: Options, other: Options) -> list[str]:
     return [name for name in names if getattr(given, name) != getattr(other, name)]
 
 
-def _as_asked(given: Options, other: Options) -> str:
-    """`task=road_signs, model=the default`: what sets the first apart from the second."""
+def _as_asked(given: Options, other: Options, side: Side) -> str:
+    """`task=road_signs, model=gemini-3.5-flash`: what sets one way of asking apart from the other."""
     values = {name: getattr(given, name) for name in _differing(given, other)}
+    if values.get("model", "") is None:
+        values["model"] = side.report.model
     return ", ".join(f"{name}={'the default' if value is None else value}" for name, value in values.items())
 
 
 def _print(side: Side) -> None:
-    for table in text.tables(side.report):
-        console.table(*table)
+    for table in text.tables(side.report, console.out.width):
+        console.table(*table, narrow=True)
+    console.say()
     for line in (*text.disagreements(side.report), *text.notes(side.report)):
         console.say(line)

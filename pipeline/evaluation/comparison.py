@@ -29,7 +29,7 @@ class Side:
 class PairedErrors:
     """Errors of a number by two ways of asking, over the `rows` where both said one: B's absolute error less A's.
 
-    `p_value` is of Wilcoxon's signed-rank test, adjusted like those of the other questions; `better` as in `Paired`.
+    `p_value` is of a permutation test of the mean, adjusted like those of the other questions; `better` as in `Paired`.
     """
 
     question: str
@@ -89,8 +89,11 @@ def sentences(found: Comparison) -> list[str]:
     lines = [_said(found, test) for test in found.tests]
     for test in found.errors:
         which = {"a": found.a, "b": found.b}.get(test.better or "")
-        says = f"{which} errs less" if which else "no difference that is more than noise"
-        lines.append(f"{test.question}: {says} ({test.rows:,} rows, p = {test.p_adjusted:.3g})")
+        by = f"by {abs(test.difference.value):.3g} on average"
+        says = f"{which} errs less, {by}, more than noise" if which else "no difference that is more than noise"
+        lines.append(
+            f"{test.question}: {says} ({test.rows:,} rows where both said a number; p = {test.p_adjusted:.2g})"
+        )
     if found.price_ratio is not None:
         lines.append(f"price: {found.b} costs {found.price_ratio:.2f} times what {found.a} costs")
     return lines
@@ -100,10 +103,10 @@ def _said(found: Comparison, test: Paired) -> str:
     name = "whole rows" if test.question == ALL else test.question
     counts = f"{test.only_b:,} rows right by {found.b} alone, {test.only_a:,} by {found.a} alone, of {test.rows:,}"
     if test.better is None:
-        return f"{name}: no difference that is more than noise ({counts}; p = {test.p_adjusted:.3g})"
+        return f"{name}: no difference that is more than noise ({counts}; p = {test.p_adjusted:.2g})"
     which = found.a if test.better == "a" else found.b
     points = f"{100 * abs(test.difference.value):.1f} points"
-    return f"{name}: {which} is better by {points}, more than noise ({counts}; p = {test.p_adjusted:.3g})"
+    return f"{name}: {which} is better by {points}, more than noise ({counts}; p = {test.p_adjusted:.2g})"
 
 
 def _all(names: Sequence[str]) -> tuple[str, ...]:
@@ -128,7 +131,7 @@ def _errors(name: str, a: Side, b: Side) -> PairedErrors | None:
     difference = figures.mean(differences)
     if difference is None:
         return None
-    p_value = figures.signed_rank(differences)
+    p_value = figures.sign_flips(differences)
     return PairedErrors(name, len(keys), difference, p_value, p_value, None)
 
 

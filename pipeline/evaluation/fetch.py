@@ -29,11 +29,14 @@ def labels(
     Raises:
         ConfigError: It does not exist, may not be read, or lies elsewhere than the input.
     """
-    columns = tuple(field.name for field in inputs.inspect(endpoint, table, "--labels_table").fields)
-    wanted = [name for name in columns if name == key_column or name in questions]
-    if key_column not in columns or len(wanted) < 2:
+    fields = inputs.inspect(endpoint, table, "--labels_table").fields
+    columns = tuple(field.name for field in fields)
+    wanted = [name for name in columns if name.lower() in questions and name != key_column]
+    keys = [inputs.as_text(quoted(field.name), field.type) for field in fields if field.name == key_column]
+    if not keys or not wanted:
         return LabelRows(str(table), key_column, columns, [])  # whoever checks them says what is missing
-    sql = f"SELECT {', '.join(map(quoted, wanted))} FROM {table.sql} LIMIT {MAX_LABELS + 1}"
+    selected = [f"{keys[0]} AS {quoted(key_column)}", *map(quoted, wanted)]  # a key as the input's own: text
+    sql = f"SELECT {', '.join(selected)} FROM {table.sql} LIMIT {MAX_LABELS + 1}"
     with explained("--labels_table", table):
         return LabelRows(str(table), key_column, columns, run(endpoint, Query(sql), job))
 

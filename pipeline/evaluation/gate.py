@@ -118,12 +118,13 @@ def _label(text: str, label: str, question: Question) -> str:
 
 def _check_count(demand: Demand, truth: Truth) -> None:
     values = [row[demand.question] for row in truth.rows.values() if demand.question in row]
-    rows, of = len(values), ""
+    rows, flag = len(values), "--min_accuracy"
     if demand.label is not None:
         rows = sum(demand.label in (value if isinstance(value, list) else [class_of(value)]) for value in values)
-        of = f" with {demand.question}={demand.label}"
+        flag = "--min_recall"
     needed = figures.rows_needed(demand.least)
     if rows < needed:
         raise ConfigError(
-            f"{rows:,} labelled rows{of} cannot show {demand.least:g} even if every answer is right: label {needed:,} or more"
+            f"{flag}: {rows:,} labelled rows cannot show the {demand} to be {demand.least:g} even if every answer is "
+            f"right: label {needed:,} such rows or more, or demand less"
         )

@@ -53,7 +53,7 @@ class QuestionReport:
         confusion: of a label or a boolean: counts by true class, in the order of `classes`, and said class, in that
             order with `NO_ANSWER` last.
         numbers: of an integer or a number.
-        usd_per_right: dollars of all rows by rows right in this question; None where nothing was right or known.
+        usd_per_right: dollars of these rows by right ones; None where nothing was right, or a price not known.
     """
 
     name: str
@@ -90,7 +90,7 @@ class Report:
         not_asked: labelled rows that were not asked, for want of budget; they do not count.
         all_right: `right` of `judged`.
         cost_usd: what was paid for these rows, in this run or before; None where a price was not known.
-        usd_per_right: dollars by rows that are right in every question.
+        usd_per_right: dollars of judged rows by those that are right in every question.
         disagreements: worst first: most questions wrong, then surest, then largest error of numbers.
         not_scored: labelled questions of a type that has no score.
     """
@@ -149,8 +149,7 @@ def make(
     task = asked.task
     names = scored(task, truth)
     rights = right_rows(task, truth, outcomes)
-    costs = [outcome.cost_usd for outcome in outcomes]
-    cost = None if None in costs else math.fsum(each for each in costs if each is not None)
+    cost = _cost(outcomes)
     all_right = sum(right[ALL] for right in rights.values())
     missing = collections.Counter(outcome.reason or "unknown" for outcome in outcomes if outcome.values is None)
     return Report(
@@ -168,19 +167,24 @@ def make(
         all_right=figures.share(all_right, len(rights)),
         cost_usd=cost,
         usd_per_row=_by(cost, len(outcomes)),
-        usd_per_right=_by(cost, all_right),
-        questions=tuple(_question(task, name, truth, outcomes, cost) for name in names),
+        usd_per_right=_by(_cost([outcome for outcome in outcomes if outcome.key in rights]), all_right),
+        questions=tuple(_question(task, name, truth, outcomes) for name in names),
         calibration=tuple(_calibrations(task, outcomes, rights)),
         disagreements=tuple(_disagreements(task, names, truth, outcomes)),
         not_scored=tuple(name for name in truth.questions if name not in names),
     )
 
 
+def _cost(outcomes: Sequence[Outcome]) -> float | None:
+    costs = [outcome.cost_usd for outcome in outcomes]
+    return None if None in costs else math.fsum(each for each in costs if each is not None)
+
+
 def _by(dollars: float | None, count: int) -> float | None:
     return None if dollars is None or count == 0 else dollars / count
 
 
-def _question(task: Task, name: str, truth: Truth, outcomes: Sequence[Outcome], cost: float | None) -> QuestionReport:
+def _question(task: Task, name: str, truth: Truth, outcomes: Sequence[Outcome]) -> QuestionReport:
     question = task.questions[name]
     mine = [outcome for outcome in outcomes if name in truth.rows[outcome.key]]
     right = sum(row_is_right(task, name, truth.rows[outcome.key], outcome) for outcome in mine)
@@ -203,7 +207,7 @@ def _question(task: Task, name: str, truth: Truth, outcomes: Sequence[Outcome], 
         classes=classes,
         confusion=confusion,
         numbers=_numbers(true, said) if is_number else None,
-        usd_per_right=_by(cost, right) if has_accuracy else None,
+        usd_per_right=_by(_cost(mine), right) if has_accuracy else None,
     )
 
 

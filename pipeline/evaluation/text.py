@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from pipeline.evaluation.comparison import Comparison
 from pipeline.evaluation.figures import Calibration, Interval
-from pipeline.evaluation.judging import ALL
+from pipeline.evaluation.judging import ALL, class_of
 from pipeline.evaluation.report import NO_ANSWER, QuestionReport, Report
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
 _DISAGREEMENTS = 10
-_MOST_CLASSES = 20
+_MISTAKES = 15
+_GAP = 2  # between two columns
 
 
-def tables(report: Report) -> Iterator[Table]:
-    """All tables of a report, the summary first."""
+def tables(report: Report, width: int) -> Iterator[Table]:
+    """All tables of a report, the summary first, for a terminal of so many characters a line."""
     yield _questions(report)
     for question in report.questions:
         if question.classes:
             yield _classes(question)
-        if len(question.confusion) > 1 and len(question.classes) <= _MOST_CLASSES:
-            yield _confusion(question)
+        if len(question.confusion) > 1:
+            matrix = _confusion(question)
+            yield matrix if _width(matrix) <= width else _mistakes(question)
     numbers = [question for question in report.questions if question.numbers is not None]
     if numbers:
         yield _numbers(numbers)
@@ -54,35 +57,30 @@ def disagreements(report: Report) -> list[str]:
         return []
     lines = [f"the worst {len(shown)} of {len(report.disagreements):,} disagreements, what was said for what is true:"]
     for each in shown:
-        differs = "; ".join(f"{name}: {pair['said']!r} for {pair['true']!r}" for name, pair in each.differs.items())
+        differs = "; ".join(
+            f"{name}: {_value(pair['said'])} for {_value(pair['true'])}" for name, pair in each.differs.items()
+        )
         lines += [f"  {each.key}  {differs}", f"    {each.uri or ''}"]
     return lines
 
 
 def comparison_table(found: Comparison) -> Table:
     """The paired tests of two ways of asking."""
-    rows = []
-    for test in found.tests:
-        points = test.difference
-        bounds = (
-            ""
-            if points.low is None or points.high is None
-            else f" ({100 * points.low:+.1f} to {100 * points.high:+.1f})"
+    rows = [
+        (
+            "whole rows" if test.question == ALL else test.question,
+            *(f"{count:,}" for count in (test.rows, test.both, test.only_a, test.only_b, test.neither)),
+            _points(test.difference),
+            f"{test.p_adjusted:.2g}",
         )
-        rows.append(
-            (
-                "whole rows" if test.question == ALL else test.question,
-                f"{test.rows:,}",
-                f"{test.both:,}",
-                f"{test.only_a:,}",
-                f"{test.only_b:,}",
-                f"{test.neither:,}",
-                f"{100 * points.value:+.1f}{bounds}",
-                f"{test.p_adjusted:.3g}",
-            )
-        )
-    heads = ("question", "rows", "both right", f"only {found.a}", f"only {found.b}", "neither", "points", "p (Holm)")
-    return f"{found.a} and {found.b} on the same images", heads, rows
+        for test in found.tests
+    ]
+    heads = ("question", "rows", "both", found.a, found.b, "neither", "points (95 %)", "p (Holm)")
+    return (
+        f"The same rows asked in two ways: right by both, by {found.a} alone, by {found.b} alone, by neither",
+        heads,
+        rows,
+    )
 
 
 def _questions(report: Report) -> Table:
@@ -101,7 +99,12 @@ def _questions(report: Report) -> Table:
 
 def _classes(question: QuestionReport) -> Table:
     rows = [
-        (each.label, f"{each.true:,}", f"{each.said:,}", _share(each.precision), _share(each.recall), _share(each.f1))
+        (
+            each.label,
+            f"{each.true:,}",
+            f"{each.said:,}",
+            *(_share(x, 2) for x in (each.precision, each.recall, each.f1)),
+        )
         for each in question.classes
     ]
     return question.name, ("class", "true", "said", "precision (95 %)", "recall (95 %)", "F1 (95 %)"), rows
@@ -118,15 +121,37 @@ def _confusion(question: QuestionReport) -> Table:
     return f"{question.name}: true (down) and said (across)", ("", *(said[place] for place in used)), rows
 
 
+def _width(table: Table) -> int:
+    """Characters of a line of a table that is not folded."""
+    _, heads, rows = table
+    return sum(max(map(len, column)) + _GAP for column in zip(heads, *rows, strict=True)) - _GAP
+
+
+def _mistakes(question: QuestionReport) -> Table:
+    """The confusion matrix as a list, for more labels than stand beside each other: what was taken for what, how often."""
+    labels = [each.label for each in question.classes]
+    found = [
+        (count, true, said)
+        for true, line in zip(labels, question.confusion, strict=True)
+        for said, count in zip([*labels, NO_ANSWER], line, strict=True)
+        if count and true != said
+    ]
+    found.sort(key=lambda each: -each[0])
+    rows = [(true, said, f"{count:,}") for count, true, said in found[:_MISTAKES]]
+    rest = sum(count for count, _, _ in found[_MISTAKES:])
+    more = f"; {rest:,} more rows in --json" if rest else ""
+    return f"{question.name}: what was taken for what, most often first{more}", ("true", "said", "rows"), rows
+
+
 def _numbers(questions: list[QuestionReport]) -> Table:
     rows = []
     for question in questions:
         found = question.numbers
         if found is not None:
             worst = "" if found.worst is None else f"{found.worst:g}"
-            nulls = f"{found.null_said:,} / {found.null_true:,}"
-            rows.append((question.name, f"{found.rows:,}", _number(found.mae), _number(found.bias), worst, nulls))
-    heads = ("number", "rows", "mean abs. error (95 %)", "bias (95 %)", "worst", "null said / true")
+            nulls = f"{found.null_said:,}", f"{found.null_true:,}"
+            rows.append((question.name, f"{found.rows:,}", _number(found.mae), _number(found.bias), worst, *nulls))
+    heads = ("number", "rows", "abs. error (95 %)", "bias (95 %)", "worst", "missed", "invented")
     return "Errors, said less true", heads, rows
 
 
@@ -142,23 +167,33 @@ def _calibration(found: Calibration) -> Table:
 
 def _money(report: Report) -> str:
     if report.cost_usd is None:
-        return "price not known"
+        return "price not known: --price_usd_per_mtok=IN,OUT prices what is asked from then on"
     right = "" if report.usd_per_right is None else f", ${report.usd_per_right:,.6f} per row that is right in all"
     return f"${report.cost_usd:,.4f} paid for them so far{right}"
 
 
-def _share(found: Interval | None) -> str:
+def _value(value: Any) -> str:
+    """A value as the task file would have it."""
+    return class_of(value) if value is None or isinstance(value, bool) else repr(value)
+
+
+def _share(found: Interval | None, digits: int = 3) -> str:
     if found is None:
         return ""
-    bounds = "" if found.low is None or found.high is None else f" ({found.low:.3f}-{found.high:.3f})"
-    return f"{found.value:.3f}{bounds}"
+    bounds = "" if found.low is None or found.high is None else f" ({found.low:.{digits}f}-{found.high:.{digits}f})"
+    return f"{found.value:.{digits}f}{bounds}"
 
 
 def _number(found: Interval | None) -> str:
     if found is None:
         return ""
-    bounds = "" if found.low is None or found.high is None else f" ({found.low:.3g} to {found.high:.3g})"
-    return f"{found.value:.3g}{bounds}"
+    half = "" if found.high is None else f" ± {found.high - found.value:.2g}"
+    return f"{found.value:.3g}{half}"
+
+
+def _points(found: Interval) -> str:
+    bounds = "" if found.low is None or found.high is None else f" ({100 * found.low:+.1f}, {100 * found.high:+.1f})"
+    return f"{100 * found.value:+.1f}{bounds}"
 
 
 def _dollars(each: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import csv
 import dataclasses
 import decimal
@@ -71,20 +72,25 @@ class Truth:
 
 
 def read_csv(text: str, name: str, key_column: str) -> LabelRows:
-    """The rows of a CSV file with a header line.
+    """The rows of a CSV file with a header line; spaces around names and keys are left out.
 
     Raises:
-        ConfigError: no header, no key column, or a line with more cells than the header.
+        ConfigError: no header, one with a name twice, no key column, or a line with more or fewer cells than the header.
     """
-    reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
+    rows: list[Mapping[str, Any]] = []
     try:
-        columns = tuple(reader.fieldnames or ())
-        _check_key_column(name, columns, key_column)
-        rows: list[Mapping[str, Any]] = []
-        for row in reader:
-            if None in row:
-                raise ConfigError(f"{name}, line {reader.line_num}: more cells than the header has columns")
-            rows.append({column: cell or None for column, cell in row.items()})
+        columns = tuple(cell.strip() for cell in next(reader, []))
+        _check_columns(name, columns, key_column)
+        for cells in reader:
+            if cells and len(cells) != len(columns):
+                raise ConfigError(
+                    f"{name}, line {reader.line_num}: {len(cells)} cells, but the header has {len(columns)}; a text with "
+                    "commas goes in double quotes"
+                )
+            row = dict(zip(columns, (cell or None for cell in cells), strict=False))
+            if cells:
+                rows.append(row | {key_column: (row[key_column] or "").strip()})
     except csv.Error as error:
         raise ConfigError(f"{name}, line {reader.line_num}: not CSV: {error}") from error
     return LabelRows(name, key_column, columns, rows, from_csv=True)
@@ -100,10 +106,11 @@ def check(found: LabelRows, task: Task) -> Truth:
         ConfigError: no column is a question, a value is not an answer to its question, a row has no key, or a key is
             labelled twice, differently. The message names the row.
     """
-    _check_key_column(found.name, found.columns, found.key_column)
+    _check_columns(found.name, found.columns, found.key_column)
     if task.is_free_text:
         raise ConfigError(f"task {task.name} asks for free text, which has no right answer to compare with")
-    questions = {name: task.questions[name] for name in task.questions if name in found.columns}
+    columns = {column.lower(): column for column in found.columns if column != found.key_column}  # BigQuery has no case
+    questions = {name: question for name, question in task.questions.items() if name in columns}
     if not questions:
         raise ConfigError(
             f"{found.name}: no column has the name of a question of task {task.name}; its questions are "
@@ -119,7 +126,7 @@ def check(found: LabelRows, task: Task) -> Truth:
         values: dict[str, Any] = {}
         for name, read in readers.items():
             try:
-                value = read(row.get(name))
+                value = read(row.get(columns[name]))
             except WrongValueError as wrong:
                 raise ConfigError(f"{found.name}, row {place} ({found.key_column} {key}): {name}: {wrong}") from wrong
             if value is not _UNLABELLED:
@@ -130,15 +137,18 @@ def check(found: LabelRows, task: Task) -> Truth:
             rows[key] = values
     _check_count(found.name, len(rows))
     labelled = {name for values in rows.values() for name in values}
-    ignored = tuple(name for name in found.columns if name not in questions and name != found.key_column)
+    ignored = tuple(column for name, column in columns.items() if name not in questions)
     return Truth(tuple(name for name in questions if name in labelled), rows, ignored)
 
 
-def _check_key_column(name: str, columns: Sequence[str], key_column: str) -> None:
+def _check_columns(name: str, columns: Sequence[str], key_column: str) -> None:
     if key_column not in columns:
         raise ConfigError(
             f"--label_key_column={key_column}: {name} has no such column; it has {', '.join(columns) or 'none'}"
         )
+    twice = [column for column, count in collections.Counter(map(str.lower, columns)).items() if count > 1]
+    if twice:
+        raise ConfigError(f"{name}: its header has {twice[0]} twice")
 
 
 def _check_count(name: str, count: int) -> None:

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from pipeline import planning
 from pipeline.local.truth import TRUTH, write_truth
 from pipeline.local.vertex.faults import Fault, Settings, is_noisy
 
@@ -169,7 +170,8 @@ def test_a_better_model_is_told_from_noise_on_the_same_images_with_its_price(tow
     costs = [each["usd_per_row"] for each in content["evaluations"]]
     assert content["comparison"]["price_ratio"] == pytest.approx(costs[1] / costs[0])
     assert (
-        "A is model=the default, images_per_request=1, B is model=gemini-3.5-flash, images_per_request=4" in result.out
+        "A is model=gemini-3.5-flash-lite, images_per_request=1, B is model=gemini-3.5-flash, images_per_request=4"
+        in result.out
     )
 
 
@@ -188,13 +190,18 @@ def test_two_tasks_are_compared_on_the_questions_that_both_ask(town, tmp_path):
 # --- demands of a full run
 
 
-def test_a_full_run_is_refused_when_the_labelled_rows_do_not_show_the_accuracy(town, tmp_path):
+def test_a_full_run_is_refused_when_the_labelled_rows_do_not_show_the_accuracy(town, tmp_path, monkeypatch):
     town.vertex.configure(noise=NOISE.noise)
     labelled = {sample.key for sample in town.pictures[:60]}
     labels = write_labels(town, tmp_path, "image_quality", labelled)
     right = sum(not is_noisy(sample.uri, "usable", NOISE) for sample in town.pictures[:60])
     calls = town.vertex.stats()["calls"]
     flags = ("--task=image_quality", labels, "--quiet")
+    with monkeypatch.context() as few:  # many labelled rows want a budget, whatever --limit says of the others
+        few.setattr(planning, "FREE_ROWS", 50)
+        result = town.run("classify", *flags, "--min_accuracy=usable:0.9", "--limit=20")
+        assert result.code == 2
+        assert result.err.startswith("error: 60 rows would be asked")
     result = town.run("classify", *flags, "--min_accuracy=usable:0.9")
     assert result.code == 2
     low, _ = wilson(right, 60)
@@ -223,7 +230,7 @@ def test_a_full_run_is_refused_when_the_labelled_rows_do_not_show_the_accuracy(t
         ("evaluate", ("{labels}", "--compare=images_per_request=1"), "that is how the first one is asked too"),
         ("evaluate", ("{labels}", "--compare=images_per_request=x"), "--images_per_request=x: expected a whole number"),
         ("evaluate", ("{labels}", "--lables=3"), "--lables is not a flag"),
-        ("evaluate", ("{labels}", "--min_accuracy=usable:0.999"), "label 3,838 or more"),
+        ("evaluate", ("{labels}", "--min_accuracy=usable:0.999"), "label 3,838 such rows or more"),
         ("classify", ("--min_accuracy=0.9",), "--min_accuracy and --min_recall need --labels_table"),
         ("classify", ("{labels}",), "labels do nothing here without --min_accuracy"),
     ],

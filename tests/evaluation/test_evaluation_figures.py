@@ -1,8 +1,10 @@
 """Each figure against the textbook's formula, worked out here by plain loops."""
 
 import math
+import operator
 import random
 from fractions import Fraction
+from itertools import product
 
 import pytest
 
@@ -47,6 +49,15 @@ def test_a_mean_has_students_interval():
     mean = sum(values) / 5
     error = math.sqrt(sum((value - mean) ** 2 for value in values) / 4 / 5)
     near(figures.mean(values), mean, mean - 2.7764451051977987 * error, mean + 2.7764451051977987 * error)
+
+
+def test_one_class_alone_has_a_confusion_matrix_too():
+    assert figures.confusion(["a", "a"], ["a", "a"], ["a"], "-") == [[2, 0]]
+    assert figures.confusion(["a"], ["-"], ["a"], "-") == [[0, 1]]
+    nothing = figures.class_figures("b", true=0, said=0, right=0)
+    assert (nothing.precision, nothing.recall, nothing.f1) == (None, None, None)
+    never_true = figures.class_figures("b", true=0, said=4, right=0)
+    assert (never_true.precision.value, never_true.recall, never_true.f1.value) == (0, None, 0)
 
 
 def test_a_single_value_has_no_interval_and_equal_values_have_a_narrow_one():
@@ -116,10 +127,37 @@ def test_holm_multiplies_the_smallest_p_by_the_number_of_tests_the_next_by_one_l
     assert figures.holm([]) == []
 
 
-def test_errors_of_one_sign_are_more_than_noise_and_no_differences_are_none():
-    # All of six differences above 0: two of the 2^6 equally likely signs are as extreme.
-    assert figures.signed_rank([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == pytest.approx(2 / 2**6)
-    assert figures.signed_rank([0.0, 0.0]) == 1.0
+def flips(differences):
+    """The share of all ways to flip signs whose sum is as far from 0, counted one by one."""
+    sums = [abs(sum(map(operator.mul, differences, signs))) for signs in product((1, -1), repeat=len(differences))]
+    return sum(each >= abs(sum(differences)) - 1e-9 for each in sums) / len(sums)
+
+
+@pytest.mark.parametrize(
+    "differences",
+    [
+        [1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+        [1.0, -1.0, 2.0, 0.0, 0.0, 3.0, 3.0],
+        [0.5],
+        [-0.1] * 8,
+        [0.3, -2.0, 0.1, 0.1, 0.4],
+    ],
+)
+def test_errors_are_compared_by_all_flips_of_their_signs(differences):
+    assert figures.sign_flips(differences) == pytest.approx(flips(differences))
+
+
+def test_many_errors_are_compared_by_some_flips_and_very_many_by_students_test():
+    assert figures.sign_flips([0.0, 0.0]) == 1.0
+    rng = random.Random(2)
+    some = [rng.gauss(0.15, 1) for _ in range(200)]
+    many = [rng.gauss(0.15, 1) for _ in range(2000)]
+    for values, within in ((some, 0.01), (many, 1e-3)):
+        mean = sum(values) / len(values)
+        error = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
+        normal = math.erfc(abs(mean) / error / math.sqrt(2))  # Student's distribution, of so many, is the normal one
+        assert figures.sign_flips(values) == pytest.approx(normal, abs=within)
+        assert figures.sign_flips(values) == figures.sign_flips(values)
 
 
 def test_calibration_compares_confidence_with_the_share_right_in_tenths():

@@ -3,13 +3,14 @@
 import json
 import random
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from pipeline import options
 from pipeline.errors import ConfigError
-from pipeline.evaluation import comparison, figures, gate, report
+from pipeline.evaluation import comparison, figures, gate, report, text
 from pipeline.evaluation.comparison import Side
 from pipeline.evaluation.judging import ALL, Outcome, confidences, is_right
 from pipeline.evaluation.report import NO_ANSWER
@@ -91,7 +92,8 @@ def test_accuracy_counts_every_labelled_row_those_without_an_answer_as_wrong(nam
     mine, counted = FOUND.question(name), rights(name)
     assert (mine.rows, mine.right) == (len(counted), sum(counted.values()))
     assert mine.accuracy == figures.share(sum(counted.values()), len(counted))
-    assert mine.usd_per_right == pytest.approx(sum(outcome.cost_usd for outcome in OUTCOMES) / mine.right)
+    dollars = sum(outcome.cost_usd for outcome in OUTCOMES if outcome.key in counted)
+    assert mine.usd_per_right == pytest.approx(dollars / mine.right)
 
 
 def test_a_row_is_right_where_every_question_but_numbers_is():
@@ -238,6 +240,63 @@ def test_the_documented_flags_are_the_options():
     assert options.markdown(options.TuningOptions) in text
 
 
+def single(name, pairs):
+    """The report of one question, of (true, said) pairs; a said that is `NO_ANSWER` is a row without an answer."""
+    truth = Truth((name,), {f"k{place}": {name: true} for place, (true, _) in enumerate(pairs)})
+    outcomes = [
+        Outcome(f"k{place}", None, None, "blocked") if said is NO_ANSWER else Outcome(f"k{place}", None, {name: said})
+        for place, (_, said) in enumerate(pairs)
+    ]
+    return report.make(report.Asked("it", TASK, "f", "m"), truth, outcomes)
+
+
+def test_one_row_is_a_report_and_so_are_rows_that_were_never_answered():
+    found = single("kind", [("wood", "wood")])
+    (kind,) = found.questions
+    assert kind.accuracy == figures.share(1, 1)
+    assert [(each.label, each.true, each.said) for each in kind.classes] == [("wood", 1, 1)]
+    found = single("kind", 3 * [("wood", NO_ANSWER)])
+    (kind,) = found.questions
+    assert (kind.right, kind.accuracy.value, kind.confusion) == (0, 0, ((0, 3),))
+    assert kind.classes[0].precision is None
+    assert (found.disagreements, found.usd_per_right) == ((), None)
+    (lamps,) = single("lamps", 3 * [(1, NO_ANSWER)]).questions
+    assert lamps.numbers == report.NumberFigures(0, None, None, None, 0, 0)
+
+
+def test_a_question_that_no_asked_row_is_labelled_for_has_no_figures():
+    truth = Truth(("kind", "lit"), {"a": {"kind": "wood"}, "b": {"lit": True}})
+    found = report.make(report.Asked("it", TASK, "f", "m"), truth, [Outcome("a", None, {"kind": "wood"})], not_asked=1)
+    assert found.question("lit").accuracy is None
+    assert [row[0] for row in next(text.tables(found, 80))[2]] == ["kind"]
+
+
+def test_a_wide_confusion_matrix_is_a_list_of_mistakes_that_fits():
+    names = [f"a_long_label_{letter}" for letter in "abcdefghij"]
+    question = f"{{type: label, labels: [{', '.join(names)}]}}"
+    task = parse(f"{{name: x, prompt: y, questions: {{kind: {question}}}}}", "x")
+    pairs = [(true, names[(place * place // 3) % 10]) for place, true in enumerate(names * 5)]
+    truth = Truth(("kind",), {f"k{place}": {"kind": true} for place, (true, _) in enumerate(pairs)})
+    outcomes = [Outcome(f"k{place}", None, {"kind": said}) for place, (_, said) in enumerate(pairs)]
+    found = report.make(report.Asked("it", task, "f", "m"), truth, outcomes)
+    counted = Counter(pair for pair in pairs if pair[0] != pair[1])
+    title, heads, rows = list(text.tables(found, 80))[2]
+    assert title.startswith("kind: what was taken for what")
+    assert heads == ("true", "said", "rows")
+    assert [int(row[2]) for row in rows] == sorted(counted.values(), reverse=True)[:15]
+    assert all(counted[row[0], row[1]] == int(row[2]) for row in rows)
+    assert f"{sum(counted.values()) - sum(int(row[2]) for row in rows)} more rows" in title
+    assert list(text.tables(found, 300))[2][0] == "kind: true (down) and said (across)"
+
+
+def test_values_are_shown_as_a_task_file_has_them_and_control_characters_are_not():
+    found = single("badge", [("A\u202e1", "\x1b[2J"), (None, "B")])
+    lines = text.disagreements(found)
+    assert "badge: '\\x1b[2J' for 'A\\u202e1'" in lines[1] + lines[3]
+    assert "badge: 'B' for null" in lines[1] + lines[3]
+    assert not any("\x1b" in line or "\u202e" in line for line in lines)
+
+
 # --- demands
 
 
@@ -274,8 +333,12 @@ def test_a_demand_is_met_by_the_lower_bound_not_by_the_figure():
         (None, ("kind:0.9",), "expected QUESTION=LABEL:SHARE"),
         (None, ("kind=concrete:0.9",), "concrete is not one of wood, steel, none"),
         (None, ("badge=A1:0.9",), "a recall is of a label"),
-        (("0.99",), None, "240 labelled rows cannot show 0.99 even if every answer is right: label 381 or more"),
-        (None, ("kind=wood:0.98",), "labelled rows with kind=wood cannot show 0.98"),
+        (
+            ("0.99",),
+            None,
+            "240 labelled rows cannot show the accuracy of kind to be 0.99 even if every answer is right: label 381",
+        ),
+        (None, ("kind=wood:0.98",), "labelled rows cannot show the recall of kind=wood to be 0.98"),
     ],
 )
 def test_a_demand_that_cannot_be_met_or_read_is_refused_before_anything_is_asked(accuracy, recall, says):
@@ -327,6 +390,22 @@ def test_a_way_that_errs_as_often_elsewhere_is_no_better_than_noise():
     assert (test.only_a, test.only_b, test.better) == (3, 0, None)
     assert test.p_value == pytest.approx(0.25)
     assert "no difference that is more than noise" in comparison.sentences(found)[0]
+
+
+def test_the_way_that_errs_less_on_average_is_the_better_one_even_where_it_errs_more_often():
+    keys = [f"k{number:02}" for number in range(40)]
+    truth = Truth(("degrees",), {key: {"degrees": 0.0} for key in keys})
+    errors = {key: (1.0, 1.1) if number % 4 else (9.0, 1.0) for number, key in enumerate(keys)}
+    sides = [
+        side(name, [Outcome(key, None, {"degrees": errors[key][place]}) for key in keys], truth)
+        for place, name in enumerate("AB")
+    ]
+    found = comparison.compare(*sides)
+    (test,) = found.errors
+    assert test.difference.value == pytest.approx((30 * 0.1 - 10 * 8.0) / 40)
+    assert test.better == "b"
+    assert test.difference.high < 0
+    assert "degrees: B errs less, by 1.93 on average, more than noise (40 rows" in comparison.sentences(found)[0]
 
 
 def test_only_questions_that_both_tasks_ask_are_compared():

@@ -1,6 +1,7 @@
 """Labels as people write them: what counts, and what is refused with the row that is wrong."""
 
 import decimal
+import math
 import re
 
 import pytest
@@ -63,6 +64,19 @@ def test_an_empty_cell_is_a_true_null_where_null_is_allowed_an_empty_text_in_csv
     assert row == {"kind": "wood", "badge": None}
 
 
+def test_case_and_spaces_around_names_keys_and_labels_do_not_matter_nor_do_blank_lines():
+    found = from_csv("id , Kind,REMARK\n\n k1 , WOOD ,x\n\nk2,steel,\n")
+    assert found.rows == {"k1": {"kind": "wood"}, "k2": {"kind": "steel"}}
+    assert found.ignored == ("REMARK",)
+    assert from_table([{"id": "k", "KIND": " Wood"}]).rows == {"k": {"kind": "wood"}}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_label_that_is_no_finite_number_is_refused(value):
+    with pytest.raises(ConfigError, match=r"row 1 \(id k\): degrees: (nan|inf) is not a number"):
+        from_table([{"id": "k", "degrees": value}])
+
+
 def test_values_of_a_table_keep_their_types():
     row = {"id": 7, "lamps": decimal.Decimal(3), "degrees": decimal.Decimal("2.5"), "problems": [], "lit": False}
     assert from_table([row]).rows == {"7": {"lamps": 3, "degrees": 2.5, "problems": [], "lit": False}}
@@ -87,7 +101,11 @@ def test_a_key_may_be_labelled_twice_alike_but_not_differently():
         ("id,kind\n,wood\n", "row 1: id is empty"),
         ("id,kind\n", "it has no labels"),
         ("id,kind\na,\n", "it has no labels"),
-        ("id,kind\na,wood,x\n", "line 2: more cells than the header has columns"),
+        ("id,kind\na,wood,x\n", "line 2: 3 cells, but the header has 2; a text with commas goes in double quotes"),
+        ("id,kind,lit\na,wood\n", "line 2: 2 cells, but the header has 3"),
+        ("id,kind,Kind\na,wood,steel\n", "its header has kind twice"),
+        ("id,degrees\na,NaN\n", "degrees: 'NaN' is not a number"),
+        ("id,degrees\na,1e999\n", "degrees: inf is not a number"),
         ('id,kind\na,"wo\n', "not CSV"),
     ],
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import random
 import resource
 import sys
@@ -167,8 +168,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--json", type=Path, help="where to write the figures")
     given = parser.parse_args()
-    print(f"seed {given.seed}, window {WINDOW}, buffer {BUFFER_ROWS}")
-    print(f"{'scenario':<22}{'rows':>7}{'kills':>7}{'paid':>8}{'bound':>8}{'twice':>7}{'twice/kill':>12}{'secs':>7}")
+    print(f"seed {given.seed}, window {WINDOW}, buffer {BUFFER_ROWS}, {os.cpu_count()} cores")
+    heads = f"{'scenario':<22}{'rows':>7}{'kills':>7}{'paid':>8}{'bound':>8}{'twice':>7}{'twice/kill':>12}{'secs':>7}"
+    print(heads, flush=True)
     found = []
     for each in outcomes(given.scenarios, given.rows, given.kills, given.seed):
         found.append(each)

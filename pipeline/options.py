@@ -205,7 +205,10 @@ class Options:
         False, "Buy answers again although the table has some to another version of this question.", MONEY
     )
     maximum_bytes_billed: int | None = flag(
-        None, "Limit of the bytes that one BigQuery query may bill.", MONEY, minimum=1
+        None,
+        "Limit of the bytes that one BigQuery query may bill, 10,485,760 or more.",
+        MONEY,
+        minimum=10_485_760,  # BigQuery bills no query for less, and refuses a lower limit
     )
     max_failure_ratio: float = flag(0.01, "Share of failed rows above which the exit code is 3.", MONEY, minimum=0)
     allow_concurrent_runs: bool = flag(
@@ -404,13 +407,17 @@ def _read(name: str, kind: type, text: str) -> Any:
         raise ConfigError(f"--{name}={text}: expected {expected}") from None
 
 
+def _plain_number(value: float) -> str:
+    return f"{int(value):,}" if value == int(value) else f"{value:g}"
+
+
 def _check(name: str, value: Any, spec: FlagSpec) -> None:
     if value is None:
         return
     if spec.choices and value not in spec.choices:
         raise ConfigError(f"--{name}={value}: expected one of {', '.join(spec.choices)}")
     if spec.minimum is not None and not value >= spec.minimum:
-        raise ConfigError(f"--{name}={value}: expected at least {spec.minimum:g}")
+        raise ConfigError(f"--{name}={value}: expected at least {_plain_number(spec.minimum)}")
     if spec.regex and not re.search(spec.regex.replace("[:space:]", r"\s"), value):
         form = "PROJECT.DATASET.TABLE" if spec.regex == _TABLE else f"the form {spec.regex}"
         raise ConfigError(f"--{name}={value}: expected {form}")

@@ -167,6 +167,7 @@ class Plan:
         count = self.count
         return [
             ("rows of the input", f"{count.rows:,} ({count.keys:,} distinct keys)"),
+            ("new", f"{count.new:,}"),
             ("already answered", f"{count.already_answered:,}"),
             ("failed before", f"{count.failed_retryable:,} retryable, {count.failed_final:,} not"),
             ("unusable", ", ".join(f"{n:,} {reason}" for reason, n in count.unusable.items()) or "0"),

@@ -2,7 +2,9 @@
 
 import threading
 
-from pipeline.meter import Meter
+import pytest
+
+from pipeline.meter import Meter, pause_secs
 
 
 class Books:
@@ -149,3 +151,18 @@ def test_the_spending_of_others_is_seen_by_polling_and_a_failed_poll_keeps_the_l
         polled.acquire()
     assert meter.gate()
     meter.close()
+
+
+@pytest.mark.parametrize(
+    ("left", "per_sec", "pause"),
+    [
+        (100.0, 0.0, 10.0),  # nothing was seen yet
+        (100.0, 1e-6, 100.0),  # time enough: ten times as long, and no longer
+        (5.0, 0.01, 50.0),  # used up in 500 s: a tenth of that
+        (1.0, 0.05, 10.0),  # the end is near
+        (-1.0, 0.05, 10.0),  # over
+    ],
+)
+def test_the_tables_are_looked_at_less_often_while_the_money_lasts_for_long(left, per_sec, pause):
+    """A look reads each row of the run: at 100 million rows, one every ten seconds would cost thousands of dollars."""
+    assert pause_secs(left, per_sec, 10.0) == pytest.approx(pause)

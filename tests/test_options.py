@@ -44,6 +44,7 @@ def test_a_flag_is_read_as_its_type_and_an_empty_one_means_the_default(argv, nam
         (["--service_tier=cheap"], "expected one of standard, flex, priority"),
         (["--input_table=answers"], "expected PROJECT.DATASET.TABLE"),
         (["--temperature=nan"], "expected at least 0"),
+        (["--maximum_bytes_billed=1000000"], "expected at least 10,485,760"),  # BigQuery itself refuses less
         (["--input_table=--"], "-- is no value"),
         (["stray"], "flags are written --name=value"),
         (["--limit=1", "stray"], "flags are written --name=value"),

@@ -55,9 +55,9 @@ _JSON = json.JSONDecoder(parse_constant=_refuse)
 class Encoder:
     """Encodes rows of a table's columns; keys of a row that are no column are left out, missing ones are NULL."""
 
-    def __init__(self, columns: Sequence[Column], max_bytes: int = MAX_BATCH_BYTES) -> None:
+    def __init__(self, columns: Sequence[Column], max_bytes: int | None = None) -> None:
         self._columns = tuple(columns)
-        self._max_bytes = max_bytes
+        self._max_bytes = MAX_BATCH_BYTES if max_bytes is None else max_bytes
         self._schema = pa.schema([(column.name, _ARROW[column.type]) for column in columns])
         self.serialized_schema: bytes = self._schema.serialize().to_pybytes()
 

@@ -22,7 +22,10 @@ from pipeline.rows import IMAGES, Reason
 
 # A job may write 4,000 partitions: https://cloud.google.com/bigquery/quotas#partitioned_tables
 MAX_BUCKETS = 4000
-ROWS_PER_BUCKET = 250
+ROWS_PER_BUCKET = 1000
+# Keys by slices of their hashes, so that a limit of many millions is found without sorting them all in one place:
+# 2^64 / 2^48, and the middle one twice as wide, as DIV rounds towards 0.
+_SLICE = 2**48
 EXPIRATION_DAYS = 30
 # Newest first; those that the input has.
 _ORDER = ("capture_time", "detection_time", "snapshot_id")
@@ -189,16 +192,30 @@ def count_query(given: Source, done: Done) -> Query:
 def rows_query(given: Source, done: Done, retry: RetryFailed, limit: int | None, buckets: int) -> Query:
     """Builds the SELECT of the worklist's rows: shard, key, gcs_uri, problem, then the kept and prompt columns.
 
-    A limit takes the keys of the smallest hashes: a random sample, and the same one every time.
+    A limit takes the keys of the smallest hashes: a random sample, and the same one every time. An ORDER BY with a LIMIT
+    would sort in one place and run out of memory where the limit is of millions: so whole slices of hashes are taken, and
+    only the last one is sorted.
     """
     states = ", ".join(f"'{state}'" for state in retry.states)
     columns = "".join(f", `{name}`" for name in given.outputs)
     # The highest bit is masked, as ABS of the smallest INT64 overflows.
-    shard = f"MOD(FARM_FINGERPRINT(key) & 0x7FFFFFFFFFFFFFFF, {int(buckets)})"
-    some = "" if limit is None else f"\nORDER BY FARM_FINGERPRINT(key), key LIMIT {int(limit)}"
+    shard = f"MOD(wl_hash & 0x7FFFFFFFFFFFFFFF, {int(buckets)})"
+    limited = "wanted"
+    if limit is not None:
+        limited = f"""(
+  SELECT wanted.*, wl_before + ROW_NUMBER() OVER (PARTITION BY wanted.wl_slice ORDER BY wl_hash, key) AS wl_place
+  FROM wanted JOIN (
+    SELECT wl_slice, SUM(COUNT(*)) OVER (ORDER BY wl_slice) - COUNT(*) AS wl_before FROM wanted GROUP BY wl_slice
+  ) AS slices ON slices.wl_slice = wanted.wl_slice
+  WHERE wl_before < {int(limit)}
+) WHERE wl_place <= {int(limit)}"""
     return Query(
-        f"{_classified(given, done)}\n"
-        f"SELECT {shard} AS shard, key, gcs_uri, problem{columns}\nFROM classified WHERE wl_state IN ({states}){some}",
+        f"""{_classified(given, done)}, hashed AS (
+  SELECT *, FARM_FINGERPRINT(key) AS wl_hash FROM classified WHERE wl_state IN ({states})
+), wanted AS (
+  SELECT *, DIV(wl_hash, {_SLICE}) AS wl_slice FROM hashed
+)
+SELECT {shard} AS shard, key, gcs_uri, problem{columns}\nFROM {limited}""",
         given.parameters,
     )
 
@@ -334,7 +351,10 @@ def read_count(lines: Sequence[Mapping[str, object]], retry: RetryFailed) -> Cou
 
 
 def bucket_count(rows: int) -> int:
-    """How many values `shard` takes: enough to make even shards of a few thousand rows, at most 4,000."""
+    """How many values `shard` takes: enough to make even shards of a few thousand rows, at most 4,000.
+
+    Each is a partition, which costs BigQuery time: no more of them than that.
+    """
     return max(1, min(MAX_BUCKETS, rows // ROWS_PER_BUCKET))
 
 

@@ -143,7 +143,10 @@ def test_the_same_input_gives_the_same_worklist(endpoint, name, source):
     assert len(first) == 40
 
 
-def test_a_limit_takes_the_keys_of_the_smallest_hashes(endpoint, name, source):
+@pytest.mark.parametrize("slice_", [2**48, 2**60, 2**62])
+def test_a_limit_takes_the_keys_of_the_smallest_hashes(endpoint, name, source, monkeypatch, slice_):
+    """Whether they lie in one slice of the hashes or in many."""
+    monkeypatch.setattr(worklist, "_SLICE", slice_)
     rows = [{"observation_id": f"o{n}", "gcs_uri": "gs://bucket/x.jpg"} for n in range(100)]
     found = written(endpoint, name, source(rows), Done("f1"), limit=10)
     hashed = run(
@@ -299,8 +302,9 @@ def test_the_statement_expires_and_partitions_the_table_and_labels_it():
     assert "PARTITION BY RANGE_BUCKET(shard, GENERATE_ARRAY(0, 40, 1))" in sql
     assert "INTERVAL 30 DAY" in sql
     assert "labels = [('run_id', 'run_1')]" in sql
-    assert sql.endswith("ORDER BY FARM_FINGERPRINT(key), key LIMIT 5")
-    assert "OVER (ORDER BY" not in sql  # a window over everything does not scale
+    assert not re.search(r"\bLIMIT\b", sql), "an ORDER BY with a LIMIT of millions runs out of memory"
+    # A window over everything does not scale, but over the 65,535 slices it does.
+    assert re.findall(r"OVER \(ORDER BY \w+", sql) == ["OVER (ORDER BY wl_slice"]
 
 
 def test_a_fingerprint_never_reaches_sql_unchecked():
@@ -336,6 +340,6 @@ def test_shards_are_grouped_towards_the_wanted_size():
     ]
 
 
-@pytest.mark.parametrize(("rows", "buckets"), [(0, 1), (10, 1), (1000, 4), (10_000_000, 4000)])
+@pytest.mark.parametrize(("rows", "buckets"), [(0, 1), (10, 1), (16_000, 16), (4_000_000, 4000), (100_000_000, 4000)])
 def test_the_number_of_buckets_follows_the_rows(rows, buckets):
     assert worklist.bucket_count(rows) == buckets

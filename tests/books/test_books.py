@@ -66,6 +66,7 @@ def test_plan_tells_what_failed_before_and_asks_nothing(failed):
     shown = failed.run(command="plan").out
     assert re.search(r"failed before\s*│\s*1 retryable, 1 not", shown)
     assert re.search(r"already answered\s*│\s*18", shown)
+    assert re.search(r"new\s*│\s*0", shown)
     assert failed.vertex.stats()["calls"] == 0
 
 
@@ -158,6 +159,13 @@ def test_audit_finds_what_classify_found_and_appends_it(rig):
     )
     assert lines[0] == lines[1]
     assert lines[0]["worklist_rows"] == lines[0]["answered"] + lines[0]["failed"] == 30
+    (paid,) = rig.sql(
+        """SELECT SUM(total_tokens) AS total_tokens, ROUND(SUM(cost_usd), 9) AS usd FROM (
+          SELECT total_tokens, cost_usd FROM `{answers}` WHERE run_id = @run_id
+          UNION ALL SELECT total_tokens, cost_usd FROM `{answers}_failures` WHERE run_id = @run_id)""",
+        run_id=done.run_id,
+    )
+    assert paid == {name: lines[0][name] for name in paid}, "the failures' share included"
     strict = rig.run(command="audit")
     assert strict.code == 3, "exit codes are those of classify"
 
@@ -233,6 +241,24 @@ def test_audit_of_a_run_that_does_not_exist_is_a_clear_error(rig):
     assert "--run_id=nobody" in found.err
 
 
+# What BigQuery does not take.
+
+
+def test_an_answer_that_is_too_large_for_bigquery_is_a_failure_with_its_text_and_its_price_and_alone(rig):
+    rig.fill(40)
+    wide = "IF(observation_id = 'k0000021', REPEAT('x', 200000), 'x') AS map_url"  # kept beside the answer
+    rig.sql(f"CREATE TABLE `{rig.dataset}.wide` AS SELECT *, {wide} FROM `{{input}}`")
+    smaller = {"pipeline.bigquery.encode.MAX_BATCH_BYTES": 150_000}
+    done = rig.start(*FLAGS, f"--input_table={rig.dataset}.wide", constants=smaller).wait()
+    assert done.summary.startswith("rows 40 = answered 39 + failed 1 "), done
+    (row,) = rig.sql("SELECT key, reason, retryable, detail, classification, cost_usd FROM `{answers}_failures`")
+    assert (row["key"], row["reason"], row["retryable"]) == ("k0000021", "row_rejected", False)
+    assert "BigQuery takes 150,000 in one request" in row["detail"]
+    assert row["classification"] == rig.one("SELECT ANY_VALUE(classification) FROM `{answers}`"), "it was paid for"
+    assert row["cost_usd"] == rig.one("SELECT MAX(cost_usd) FROM `{answers}`")
+    assert rig.run(*FLAGS).summary.startswith("rows 0 ")
+
+
 # Tables of an older version, and of something else.
 
 
@@ -271,10 +297,10 @@ def test_the_limit_of_bytes_goes_to_every_query(rig, monkeypatch):
     rig.fill(20)
     rig.run(*FLAGS, "--limit=5")
     monkeypatch.setattr(bigquery.Client, "query", noted)
-    done = rig.run(*FLAGS, "--maximum_bytes_billed=1000000", "--max_cost_usd=1")
+    done = rig.run(*FLAGS, "--maximum_bytes_billed=50000000", "--max_cost_usd=1")
     assert done.code == 0, done.err
     assert len(limits) > 5
-    assert {limit for _, limit in limits} == {1_000_000}, [sql for sql, limit in limits if limit != 1_000_000]
+    assert {limit for _, limit in limits} == {50_000_000}, [sql for sql, limit in limits if limit != 50_000_000]
 
 
 def test_the_bytes_of_the_count_are_printed_before_anything_is_read(rig):

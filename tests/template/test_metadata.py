@@ -73,6 +73,7 @@ def test_a_default_is_the_flags_own_and_passes_its_regexes(name):
 
 
 GOOD = [
+    "10485760",
     "a.b.c",
     "x:p.d.t",
     "1",

@@ -57,10 +57,9 @@ class Meter:
 
     def gate(self) -> str | None:
         """None while there is money for one more call; after that, and for ever, why not."""
-        if self._reason is None:
-            if self._spent + self._expected() > self._budget * (1 + _ROUNDING):
-                self._reason = f"the budget of ${self._budget:g} is used up"
-                self._ended.set()
+        if self._reason is None and self._spent + self._expected() > self._budget * (1 + _ROUNDING):
+            self._reason = f"the budget of ${self._budget:g} is used up"
+            self._ended.set()
         return self._reason
 
     def poll(self) -> None:

@@ -1,8 +1,8 @@
 """Kills a run at random moments, on and on, and counts what that cost: `make kills`.
 
-Each scenario gives the same command again until it is done, and kills it before that: with kill -9 at random times, from the
-first second on; and with it, or instead of it, BigQuery, Vertex AI, or the disk. Then the books are read by SQL: each key
-once in `_latest`, and no more paid calls than rows + kills x (window + buffer) of every worker process.
+Each scenario gives the same command again until it is done, and kills it before that: with kill -9 at random moments, while
+it prepares or while it asks; and with it, or instead of it, BigQuery, Vertex AI, or the disk. Then the books are read by
+SQL: each key once in `_latest`, and no more paid calls than rows + kills x (window + buffer) of every worker process.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import os
 import random
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -29,7 +30,7 @@ TWO_PROCESSES = ("--direct_num_workers=2", "--direct_running_mode=multi_processi
 
 @dataclasses.dataclass
 class Outcome:
-    """What a scenario came to. `most` is how many calls may be paid at most."""
+    """What a scenario came to. `kills` are those that met a run, `most` is how many calls may be paid at most."""
 
     scenario: str
     rows: int
@@ -44,20 +45,28 @@ class Outcome:
 class Scene:
     """A rig whose stand-in may be killed, too: its counts are kept from before each kill."""
 
-    def __init__(self, bigquery: BigQueryEmulator, vertex: VertexStandIn, name: str, dice: random.Random) -> None:
+    def __init__(
+        self, bigquery: BigQueryEmulator, vertex: VertexStandIn, name: str, dice: random.Random, calls: int
+    ) -> None:
         vertex.reset(answers="fixed", latency_secs=0.05)
         self.rig = Rig(bigquery, vertex, f"{bigquery.project}.{name}_{int(time.time())}")
         self.dice = dice
+        self._calls = calls
         self._paid_before = 0
 
     @property
     def paid(self) -> int:
         return self._paid_before + int(self.rig.vertex.stats()["paid_calls"])
 
-    def kill_run(self, child: Child) -> None:
-        """After a random time, from the first second to the last."""
-        child.join(self.dice.uniform(0.2, 8.0))
-        child.kill()
+    def wait(self, child: Child) -> None:
+        """Returns at a random moment of a run: one in four while it prepares, the others while it asks."""
+        if self.dice.random() < 0.25:
+            child.join(self.dice.uniform(0.1, 3.0))
+            return
+        begun = self.rig.vertex.stats()["calls"]
+        calls = begun + self.dice.randrange(1, self._calls)
+        while child.is_alive() and self.rig.vertex.stats()["calls"] < calls:
+            child.join(0.02)
 
     def kill_bigquery(self) -> None:
         self.rig.bigquery.kill()
@@ -79,24 +88,21 @@ class Scene:
 
 def runs(scene: Scene, child: Child) -> None:
     """kill -9 of the run."""
-    scene.kill_run(child)
+    child.kill()
 
 
 def bigquery(scene: Scene, child: Child) -> None:
     """kill -9 of BigQuery under the run; it is back in seconds."""
-    child.join(scene.dice.uniform(2.0, 6.0))
     scene.kill_bigquery()
 
 
 def vertex(scene: Scene, child: Child) -> None:
     """kill -9 of Vertex AI under the run."""
-    child.join(scene.dice.uniform(2.0, 6.0))
     scene.kill_vertex()
 
 
 def disk(scene: Scene, child: Child) -> None:
     """BigQuery's disk fills for seconds, and the run is killed while it is full, or not."""
-    child.join(scene.dice.uniform(2.0, 6.0))
     scene.fill_disk()
     if scene.dice.random() < 0.5:
         child.kill()
@@ -122,21 +128,31 @@ def play(scene: Scene, name: str, rows: int, kills: int) -> Outcome:
     what, more = SCENARIOS[name]
     rig, began = scene.rig.fill(rows), time.monotonic()
     flags = (f"--max_in_flight={WINDOW}", "--max_cost_usd=1000", "--quiet", *more)
-    child, ended = rig.start(*flags), None
-    for _ in range(kills):
-        if not child.is_alive():
-            ended = child.wait()
+    problems: list[str] = []
+    done = again = 0
+    child = rig.start(*flags)
+    while True:
+        if done < kills:
+            scene.wait(child)
+            if child.is_alive():
+                what(scene, child)
+                done += 1
+            if child.is_alive():
+                continue
+        ended = child.wait(900.0)
+        if ended.code == 0 or again > 2 * kills:
             break
-        what(scene, child)
-        if not child.is_alive():
-            child.wait()
-            child = rig.start(*flags)
-    ended = ended or child.wait(900.0)
-    return _judged(scene, name, rows, kills, ended, len(more) or 1, time.monotonic() - began)
+        if ended.code != -signal.SIGKILL:
+            print(f"  ended by itself with {ended.code}: {ended.err.strip()[-300:]}", flush=True)
+            problems += [f"not one line: {ended.err[-2000:]}"] if "Traceback" in ended.err else []
+        child, again = rig.start(*flags), again + 1
+    return _judged(scene, name, rows, done, ended, problems, 2 if more else 1, time.monotonic() - began)
 
 
-def _judged(scene: Scene, name: str, rows: int, kills: int, ended: Ended, processes: int, secs: float) -> Outcome:
-    rig, problems = scene.rig, []
+def _judged(
+    scene: Scene, name: str, rows: int, kills: int, ended: Ended, problems: list[str], processes: int, secs: float
+) -> Outcome:
+    rig = scene.rig
     if ended.code:
         problems.append(f"exit code {ended.code}: {ended.err[-500:]}")
     place = rig.place()
@@ -156,7 +172,7 @@ def outcomes(names: Sequence[str], rows: int, kills: int, seed: int) -> Iterator
     dice = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="kills-") as folder, services(Path(folder)) as (emulator, stand_in):
         for name in names:
-            yield play(Scene(emulator, stand_in, name, dice), name, rows, kills)
+            yield play(Scene(emulator, stand_in, name, dice, 2 * rows // (kills + 1)), name, rows, kills)
 
 
 def main() -> int:

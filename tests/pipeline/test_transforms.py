@@ -1,6 +1,7 @@
 """The PTransforms by themselves: types, windows, timestamps, pickling."""
 
 import pickle
+import random
 
 import apache_beam as beam
 import pytest
@@ -12,6 +13,7 @@ from apache_beam.typehints.decorators import TypeCheckError
 
 from benchmarks.books_rig import FAST_START
 from pipeline import graph
+from pipeline.bigquery.worklist import MAX_BUCKETS, Shard
 from pipeline.rows import Answer, Failure, Observation
 from pipeline.transforms import Classify, ReadShard, WriteRows
 
@@ -59,6 +61,14 @@ def test_each_outcome_has_the_timestamp_of_its_own_row(sampled, pictures):
         both = (outcomes.answers, outcomes.failures) | beam.Flatten()
         stamped = both | beam.Map(lambda row, at=beam.DoFn.TimestampParam: (row.key, int(at)))
         assert_that(stamped, equal_to([(value.value.key, value.timestamp) for value in timed]))
+
+
+def test_the_graph_of_the_longest_list_of_shards_is_far_below_what_dataflow_takes(sampled):
+    """10 MB of graph: docs.cloud.google.com/dataflow/docs/request-quotas."""
+    config, dice = sampled.prepared("--limit=1").config, random.Random(1)
+    pipeline = beam.Pipeline(options=PipelineOptions(RUNNER))
+    graph.build(pipeline, config, [Shard(place, place, dice.randrange(24_000, 26_000)) for place in range(MAX_BUCKETS)])
+    assert len(pipeline.to_runner_api().SerializeToString()) < 500_000
 
 
 def test_a_run_config_is_small_and_comes_back_from_pickling_as_it_was(sampled):

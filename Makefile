@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint venv system-packages smoke bench bench-quick lock clean
+.PHONY: demo test lint venv system-packages smoke bench bench-quick kills million lock clean
 
 include templates/template.mk
 
@@ -39,6 +39,12 @@ bench: venv  ## the pipeline beside what a user would pick instead; 15 minutes, 
 
 bench-quick: venv  ## the same in two minutes, for a first look
 	$(BIN)/python -m benchmarks --quick
+
+kills: venv  ## kills runs and services at random, and counts what it costs; 7 minutes
+	$(BIN)/python -m benchmarks.kills
+
+million: venv  ## a worklist of a million rows: seconds and memory of each step; 3 minutes
+	$(BIN)/python -m benchmarks.million
 
 smoke: venv  ## three real rows of your own table on real services: make smoke PROJECT=... TABLE=P.D.T OUTPUT=P.D.T
 	$(BIN)/python -m pipeline classify --project=$(PROJECT) --input_table=$(TABLE) --output_table=$(OUTPUT) --limit=3

@@ -182,7 +182,7 @@ def time_charts(facts: Facts) -> list[tuple[str, charts.Chart | None, str]]:
             tuple((low / 1000, high / 1000, n) for low, high, n in facts.latency.bins), is_log=True
         )
         drawn = charts.histogram(
-            in_secs, "How long calls took", "seconds from the call to its answer, powers of ten", words.secs
+            in_secs, "How long calls took", "seconds from the call to its answer, logarithmic", words.secs
         )
         found.append(("Latency", drawn, ""))
     if facts.output_tokens.bins:

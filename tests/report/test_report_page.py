@@ -212,6 +212,15 @@ def test_a_telephone_shows_it_without_scrolling_sideways(plain_page, open_page):
     assert not page.locator("svg.chart.wide").first.is_visible()
 
 
+def test_paper_gets_all_columns_in_light_colours_and_nothing_to_click(plain_page, open_page):
+    page = open_page(plain_page, viewport={"width": 720, "height": 1000}, color_scheme="dark")
+    page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 720
+    assert not page.locator("nav, #filters, #theme, #table .links").locator("visible=true").count()
+    assert page.locator("#table tbody tr").last.bounding_box()["height"] > 0
+    assert page.evaluate("getComputedStyle(document.querySelector('.card')).backgroundColor") == "rgb(255, 255, 255)"
+
+
 def test_the_table_is_searched_filtered_and_sorted_by_keyboard(plain_page, open_page):
     page = open_page(plain_page)
     visible = page.locator("#table tbody tr:visible")

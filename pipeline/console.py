@@ -66,9 +66,9 @@ def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[object]], *,
     out.print(grid, soft_wrap=False)
 
 
-def say(text: str = "") -> None:
-    """A line on stdout, at once: a person waits for it."""
-    out.print(text, markup=False)
+def say(text: str = "", style: str = "") -> None:
+    """A line on stdout, at once: a person waits for it. The style is for terminals alone."""
+    out.print(text, markup=False, style=style)
     sys.stdout.flush()
 
 

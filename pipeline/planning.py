@@ -244,22 +244,7 @@ def make(options: Options, only_keys: Sequence[str] | None = None) -> Plan:
     models.resource_name(settings.model, project, vertex_location)
     warnings = models.check(settings, vertex_location, price_given=options.price_usd_per_mtok is not None)
 
-    task.check_columns([field.name for field in info.fields])
-    kept = tuple(_kept(options, info, task))
-    source = worklist.source(
-        info,
-        key_column=options.key_column,
-        uri_column=options.uri_column,
-        where=options.where,
-        columns=[
-            *box_columns(settings, info),  # first: one that is kept too is read as the answers table has it
-            *(column for column in kept if column.expr),
-            *inputs.prompt_columns(info, task.columns),
-        ],
-        only=only_keys,
-        asset_column=options.asset_column if options.unit == "asset" else None,
-        max_images=options.max_images_per_asset,
-    )
+    kept, source = source_of(options, settings, info, task, only_keys)
     price = parse_prices(options.price_usd_per_mtok) if options.price_usd_per_mtok else model.prices
     mark, asked = fingerprint(task, settings), identity(task, settings)
     has_answers = tables.check_table(endpoint, answers, inputs.answer_columns(kept))
@@ -313,6 +298,33 @@ def make(options: Options, only_keys: Sequence[str] | None = None) -> Plan:
         warnings=tuple(warnings),
         mode=mode,
     )
+
+
+def source_of(
+    options: Options, settings: Settings, info: inputs.TableInfo, task: Task, only_keys: Sequence[str] | None = None
+) -> tuple[tuple[inputs.KeptColumn, ...], worklist.Source]:
+    """The columns that stand beside each answer, and what the worklist takes from the input.
+
+    Raises:
+        ConfigError: a column that is not there, or what cannot be asked of an asset.
+    """
+    task.check_columns([field.name for field in info.fields])
+    kept = tuple(_kept(options, info, task))
+    source = worklist.source(
+        info,
+        key_column=options.key_column,
+        uri_column=options.uri_column,
+        where=options.where,
+        columns=[
+            *box_columns(settings, info),  # first: one that is kept too is read as the answers table has it
+            *(column for column in kept if column.expr),
+            *inputs.prompt_columns(info, task.columns),
+        ],
+        only=only_keys,
+        asset_column=options.asset_column if options.unit == "asset" else None,
+        max_images=options.max_images_per_asset,
+    )
+    return kept, source
 
 
 def chosen_mode(options: Options, rows: int) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from pipeline import planning
-from pipeline.bigquery import inputs, query, tables, worklist
+from pipeline.bigquery import inputs, query, tables
 from pipeline.bigquery.client import Endpoint, explained, short_retry
 from pipeline.bigquery.names import TableName
 from pipeline.bigquery.query import Query
@@ -14,7 +14,7 @@ from pipeline.checkup import calls, storage
 from pipeline.checkup.patient import Patient
 from pipeline.errors import ConfigError
 from pipeline.rows import FAILURE_COLUMNS, RUN_COLUMNS
-from pipeline.settings import box_columns, settings_of
+from pipeline.settings import settings_of
 from pipeline.task import fingerprint
 
 __all__ = ["STEPS", "Patient", "Step"]
@@ -118,16 +118,8 @@ def _output(patient: Patient) -> str:
 
 
 def _columns(patient: Patient) -> str:
-    options, info, task = patient.options, patient.known_info, patient.known_task
-    task.check_columns([field.name for field in info.fields])
-    kept = tuple(inputs.kept_columns(info, options.keep_columns))
-    patient.source = worklist.source(
-        info,
-        key_column=options.key_column,
-        uri_column=options.uri_column,
-        where=options.where,
-        columns=[*box_columns(patient.known_settings, info), *kept, *inputs.prompt_columns(info, task.columns)],
-    )
+    options = patient.options
+    kept, patient.source = planning.source_of(options, patient.known_settings, patient.known_info, patient.known_task)
     patient.answer_columns = inputs.answer_columns(kept)
     patient.kept = tuple(column.name for column in kept)
     answers, failures, runs = planning.table_names(options)

@@ -52,10 +52,10 @@ def read_rows(patient: Patient) -> str:
     """Reads them back through the Storage Read API, as workers do."""
     table, endpoint = patient.copied, patient.known_endpoint
     assert table is not None  # noqa: S101 - `copy_rows` comes first
-    columns = [column.name for column in patient.known_source.columns]
+    outputs = patient.known_source.outputs
     with explained("Storage Read of", table):
         shards = worklist.shards(endpoint, table, ROWS)
-        rows = [row for shard in shards for row in read.read_shard(endpoint, table, shard, columns, GIVE_UP_SECS)]
+        rows = [row for shard in shards for row in read.read_shard(endpoint, table, shard, outputs, GIVE_UP_SECS)]
     patient.rows = tuple(row for row in rows if not row.problem)
     if not patient.rows:
         problems = ", ".join(sorted({str(row.problem) for row in rows}))

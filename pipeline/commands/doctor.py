@@ -14,6 +14,9 @@ whether it works, or what to mend. It costs one query over the input's columns a
 tables that it makes beside the answers are deleted again. Exit code 0, or 2 when something does not work."""
 
 
+_STYLES = {"ok": "", "-": "dim", "FAIL": "bold red"}
+
+
 def main(argv: Sequence[str]) -> int:
     """Print a line for each check.
 
@@ -60,4 +63,4 @@ def _is_direct(runner: str) -> bool:
 
 
 def _say(state: str, name: str, text: str) -> None:
-    console.say(f"{state:<5} {name:<14} {text}")
+    console.say(f"{state:<5} {name:<14} {text}", style=_STYLES[state])

@@ -20,6 +20,13 @@ def test_where_all_works_every_check_is_ok_and_nothing_is_left_behind(clinic):
     assert found.text("image").startswith("o1:") and "tokens for $" in found.text("image")
 
 
+def test_an_asset_is_asked_about_with_its_images_as_in_a_run(clinic):
+    found = clinic.run("--unit=asset")
+    assert found.code == 0, found.out
+    assert found.text("columns").endswith("longitude, image_uris; the output tables are yet to be made")
+    assert found.text("image").startswith("t1:") and "@" in found.text("image")
+
+
 def test_a_failed_check_names_what_it_kept_from_being_tried(clinic):
     found = clinic.run("--input_table=demo-project.nowhere.observations")
     assert found.code == 2

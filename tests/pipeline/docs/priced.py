@@ -1,4 +1,7 @@
-"""The tables of docs/costs.md, from the price table and the estimate that `plan` uses. `python tests/docs/priced.py` prints them."""
+"""The tables of docs/costs.md, from the price table and the estimate that `plan` uses.
+
+`PYTHONPATH=. python tests/pipeline/docs/priced.py` prints them.
+"""
 
 from __future__ import annotations
 
@@ -30,15 +33,20 @@ def asked(
     return estimate(loaded, settings, found, images=images), found.prices
 
 
+def usd(call: tuple[Estimate, Prices | None], *, tier: str = "standard", images: int = 1, rows: int = ROWS) -> float:
+    """Dollars of so many rows, as planned."""
+    cost = call[0].cost(call[1], at=DAY, tier=tier)
+    assert cost is not None, "the page shows models whose price is known"
+    return rows * cost / images
+
+
 def dollars(call: tuple[Estimate, Prices | None], *, tier: str = "standard", images: int = 1, rows: int = ROWS) -> str:
-    """Dollars of so many rows."""
-    usd = call[0].cost(call[1], at=DAY, tier=tier)
-    assert usd is not None, "the page shows models whose price is known"
-    return _shown(rows * usd / images)
+    """The same in words."""
+    return _shown(usd(call, tier=tier, images=images, rows=rows))
 
 
-def _shown(usd: float) -> str:
-    return f"${usd:,.2f}" if usd >= 0.1 else f"${usd:.4f}"
+def _shown(amount: float) -> str:
+    return f"${amount:,.2f}" if amount >= 0.1 else f"${amount:.4f}"
 
 
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -60,7 +68,7 @@ def tables() -> Iterator[str]:
     yield markdown(
         ("part of a row", "tokens", "USD per million", "1,000 rows"),
         (
-            *((what, f"{tokens:,}", f"{usd:.2f}", _shown(ROWS * tokens * usd / 1e6)) for what, tokens, usd in parts),
+            *((what, f"{tokens:,}", f"{each:.2f}", _shown(ROWS * tokens * each / 1e6)) for what, tokens, each in parts),
             ("together", f"{call.total_tokens:,}", "", dollars((call, prices))),
         ),
     )
@@ -118,4 +126,4 @@ def tables() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    print("\n\n".join(tables()))  # noqa: T201
+    print("\n\n".join(tables()))

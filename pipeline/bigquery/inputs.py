@@ -16,6 +16,7 @@ from pipeline.rows import ANSWER_COLUMNS, IMAGES, Column
 STANDARD_TYPES = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "RECORD": "STRUCT"}
 _KEPT_AS_THEY_ARE = ("STRING", "INT64", "FLOAT64", "BOOL", "TIMESTAMP", "DATE")
 _DEFAULT_KEPT = ("asset_id", "asset_type", "snapshot_id", "capture_time", "map_url")
+_WORKLIST_COLUMNS = frozenset({"shard", "key", "gcs_uri", "problem", IMAGES})
 _LOCATIONS = ("location", "capture_location")  # the latter in panorama tables, which have no asset
 
 
@@ -120,7 +121,7 @@ def kept_columns(info: TableInfo, requested: Sequence[str] | None) -> list[KeptC
     for path in wanted:
         for column in _columns_of(info, path, "--keep_columns"):
             kept.setdefault(column.name.lower(), column)
-    taken = {column.name for column in ANSWER_COLUMNS} | {"shard", "problem", IMAGES}
+    taken = {column.name for column in ANSWER_COLUMNS} | _WORKLIST_COLUMNS
     clash = sorted(column.name for column in kept.values() if column.name.lower() in taken)
     if clash:
         raise ConfigError(
@@ -131,12 +132,18 @@ def kept_columns(info: TableInfo, requested: Sequence[str] | None) -> list[KeptC
 
 
 def prompt_columns(info: TableInfo, requested: Sequence[str]) -> list[KeptColumn]:
-    """Returns the input columns that a prompt names, by the rules of `kept_columns`.
+    """Returns the input columns that a prompt names, one for each, by the rules of `kept_columns`; `location` stays whole.
 
     Raises:
-        ConfigError: The input has no such column.
+        ConfigError: The input has no such column, or its name is one that the worklist has itself.
     """
-    return [column for path in requested for column in _columns_of(info, path, "--task: its prompt names a column")]
+    clash = [name for name in requested if name.lower() in _WORKLIST_COLUMNS]
+    if clash:
+        raise ConfigError(
+            f"--task: its prompt names {{{clash[0]}}}, which is a name of the pipeline's own; give the column another one "
+            "with --input_query"
+        )
+    return [_column_of(info, path, "--task: its prompt names a column") for path in requested]
 
 
 def number_columns(paths: Sequence[str]) -> list[KeptColumn]:
@@ -145,20 +152,25 @@ def number_columns(paths: Sequence[str]) -> list[KeptColumn]:
 
 
 def _columns_of(info: TableInfo, path: str, flag: str) -> list[KeptColumn]:
+    """The column, or its two where it is a place."""
+    if "." not in path and path.lower() in _LOCATIONS and _is_location(info.find(path)):
+        inner = (f"{path}.latitude", f"{path}.longitude")
+        return [KeptColumn(part.rsplit(".", 1)[1], "FLOAT64", names.quoted(part)) for part in inner]
+    return [_column_of(info, path, flag)]
+
+
+def _column_of(info: TableInfo, path: str, flag: str) -> KeptColumn:
     field = info.find(path)
     if field is None:
         there = ", ".join(found.name for found in info.fields)
         raise ConfigError(f"{flag}: the input has no column {path!r}; it has {there}")
-    if "." not in path and path.lower() in _LOCATIONS and _is_location(field):
-        inner = (f"{path}.latitude", f"{path}.longitude")
-        return [KeptColumn(part.rsplit(".", 1)[1], "FLOAT64", names.quoted(part)) for part in inner]
     expr = names.quoted(path, flag)
     name = path.replace(".", "_")
     if field.repeated or field.type in ("STRUCT", "JSON"):
-        return [KeptColumn(name, "JSON", f"TO_JSON_STRING({expr})")]
+        return KeptColumn(name, "JSON", f"TO_JSON_STRING({expr})")
     if field.type in _KEPT_AS_THEY_ARE:
-        return [KeptColumn(name, field.type, expr)]
-    return [KeptColumn(name, "STRING", as_text(expr, field.type))]
+        return KeptColumn(name, field.type, expr)
+    return KeptColumn(name, "STRING", as_text(expr, field.type))
 
 
 def as_text(expr: str, kind: str) -> str:

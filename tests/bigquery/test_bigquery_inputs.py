@@ -65,6 +65,13 @@ def test_a_requested_column_is_kept_as_a_type_that_answers_have(path, kept):
     assert prompt_columns(INFO, [path]) == [kept]
 
 
+def test_a_prompt_has_a_place_as_one_column_and_no_name_that_is_the_worklists_own():
+    assert prompt_columns(INFO, ["location"]) == [KeptColumn("location", "JSON", "TO_JSON_STRING(`location`)")]
+    for name in ("problem", "gcs_uri", "key", "shard"):
+        with pytest.raises(ConfigError, match=f"names {{{name}}}, which is a name of the pipeline's own"):
+            prompt_columns(INFO, ["asset_id", name])
+
+
 def test_a_column_that_is_asked_for_twice_is_kept_once():
     assert [column.name for column in kept_columns(INFO, ["asset_id", "location", "asset_id", "location"])] == [
         "asset_id",

@@ -225,6 +225,21 @@ def test_answers_are_exported_to_cloud_storage(town, tmp_path, monkeypatch):
     assert town.vertex.stats()["calls"] == calls
 
 
+def test_what_is_learnt_is_to_the_letter_what_is_asked_whatever_columns_the_prompt_names(town, tmp_path):
+    task = tmp_path / "columns.yaml"
+    names = ("asset_type", "capture_time", "bbox", "location", "camera_pose", "pano_id", "observation_id")
+    prompt = "Is it sharp? " + " ".join(f"{name}={{{name}}}" for name in names)
+    task.write_text(f'{{name: columns, prompt: "{prompt}", questions: {{usable: {{type: boolean}}}}}}', "utf-8")
+    assert town.run("classify", f"--task={task}", "--limit=1", "--quiet").code == 0
+    asked = town.vertex.last_request()["contents"][-1]["parts"][-1]["text"]
+    result = town.run("export_tuning", f"--task={task}", f"--output={tmp_path}")
+    assert result.code == 0, result.err
+    (line,) = read((tmp_path / "train.jsonl").read_text("utf-8"))
+    assert line["contents"][0]["parts"][-1]["text"] == asked
+    assert re.search(r'location=\{"latitude":37[.0-9]*,"longitude":-122', asked)
+    assert "=unknown" not in asked.replace("pano_id=unknown", "")
+
+
 def test_a_tuned_endpoint_is_a_model_like_any_other(town, tmp_path):
     figures = tmp_path / "figures.json"
     flags = ("--task=road_signs", town.labels("road_signs"), "--limit=3", "--quiet", f"--json={figures}")

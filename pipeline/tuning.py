@@ -21,9 +21,11 @@ from pipeline.rows import Observation
 from pipeline.task import Invalid, Settings, Task
 from pipeline.task.task import CHARS_PER_TOKEN, REASONING
 
-# "About supervised fine-tuning for Gemini models" and "Image tuning", limitations.
+# "About supervised fine-tuning for Gemini models" and "Image tuning", limitations (last updated 2026-09-25).
 MAX_IMAGES = 30
 MAX_VALIDATION = 5000
+ANY_VALIDATION = 1000  # more than these must be at most `VALIDATION_TO_TRAIN` of the training examples
+VALIDATION_TO_TRAIN = 0.3
 MAX_EXAMPLES = 300_000
 MAX_TOKENS = 131_072
 MAX_FILE_BYTES = 10**9
@@ -157,9 +159,10 @@ def split(examples: Sequence[Example], share: float) -> Split:
 
     Args:
         examples: of distinct images.
-        share: of each label, at least 0 and below 1; less where `MAX_VALIDATION` would be passed.
+        share: of each label, at least 0 and below 1; less where the service would not take so many.
     """
-    share = min(share, MAX_VALIDATION / max(1, len(examples)))
+    of_all = VALIDATION_TO_TRAIN / (1 + VALIDATION_TO_TRAIN) * len(examples)
+    share = min(share, min(MAX_VALIDATION, max(ANY_VALIDATION, of_all)) / max(1, len(examples)))
     groups: dict[str, list[Example]] = {}
     for each in sorted(examples, key=lambda example: example.key):
         groups.setdefault(each.group, []).append(each)
@@ -170,10 +173,14 @@ def split(examples: Sequence[Example], share: float) -> Split:
     for names in strata.values():
         validation |= _taken(sorted(names, key=order), groups, share)
     ordered = sorted(examples, key=lambda example: order(example.key))  # labels well mixed
-    return Split(
-        tuple(each for each in ordered if each.group not in validation),
-        tuple(each for each in ordered if each.group in validation)[:MAX_VALIDATION],
-    )
+    train = tuple(each for each in ordered if each.group not in validation)
+    held = tuple(each for each in ordered if each.group in validation)
+    return Split(train, held[: most_validation(len(train))])  # groups are whole, so a share may be passed by a few
+
+
+def most_validation(train: int) -> int:
+    """Examples that the service takes for validation beside so many for training."""
+    return min(MAX_VALIDATION, max(ANY_VALIDATION, int(VALIDATION_TO_TRAIN * train)))
 
 
 def _taken(names: Sequence[str], groups: Mapping[str, Sequence[Example]], share: float) -> set[str]:
@@ -208,6 +215,11 @@ def faults(found: Split) -> list[str]:
             problems.append(f"{name}.jsonl has {size:,} bytes, the service takes {MAX_FILE_BYTES:,}")
     if len(found.train) > MAX_EXAMPLES:
         problems.append(f"train.jsonl has {len(found.train):,} examples, the service takes {MAX_EXAMPLES:,}")
+    if len(found.validation) > most_validation(len(found.train)):
+        most = most_validation(len(found.train))
+        problems.append(
+            f"validation.jsonl has {len(found.validation):,} examples, the service takes {most:,} beside these"
+        )
     if not found.train:
         problems.append("train.jsonl has no examples")
     images = [{image for each in examples for image in each.images} for examples in (found.train, found.validation)]

@@ -57,9 +57,12 @@ def main(argv: Sequence[str]) -> int:
     if len(distinct) < len(made):
         console.say(f"{len(made) - len(distinct):,} rows left out: their image is that of another row")
     rows = [(label or "(no label)", f"{train:,}", f"{check:,}") for label, train, check in found.strata()]
-    console.table("Examples", ("label", "train", "validation"), rows)
+    console.table("Examples", ("label", "train", "validation"), rows, narrow=True)
+    console.say()
     if len(found.train) < tuning.RECOMMENDED_EXAMPLES:
         console.note(f"warning: Vertex AI recommends {tuning.RECOMMENDED_EXAMPLES} examples or more to start with")
+    if not found.validation:
+        console.note("warning: nothing to validate with: leave validationDatasetUri out of the tuning job")
     for name, examples in (("train", found.train), ("validation", found.validation)):
         console.say(f"{uris[name]}: {len(examples):,} examples")
     return 0

@@ -149,9 +149,20 @@ def test_a_rare_label_is_in_both_files_and_a_single_one_in_training():
     assert tuning.split(examples, 0.0).validation == ()
 
 
-def test_no_more_validate_than_the_service_takes(monkeypatch):
-    monkeypatch.setattr(tuning, "MAX_VALIDATION", 10)
-    assert len(tuning.split([example(f"k{n}") for n in range(100)], 0.5).validation) == 10
+@pytest.mark.parametrize(
+    ("count", "share", "most"),
+    [(1500, 0.9, 1000), (5000, 0.9, 5000 * 0.3 / 1.3), (5000, 0.1, 500), (30_000, 0.9, 5000)],
+)
+def test_no_more_validate_than_the_service_takes_beside_those_that_train(count, share, most):
+    line = example("k").line
+    examples = [tuning.Example(f"k{n}", (f"gs://b/{n}.jpg",), f"g{n // 2}", "ab"[n % 2], line) for n in range(count)]
+    found = tuning.split(examples, share)
+    train, validation = len(found.train), len(found.validation)
+    assert most - 6 <= validation <= most + 1
+    assert validation <= 1000 or validation <= 0.3 * train
+    assert train + validation >= count - 6  # hardly any is left out
+    many = tuning.Split(found.train[:100], found.validation + found.train[: 5001 - validation])
+    assert any("examples, the service takes 1,000 beside these" in fault for fault in tuning.faults(many))
 
 
 def test_an_image_of_two_rows_is_learnt_once():

@@ -81,12 +81,16 @@ class Maker:
         settings: how; only the media resolution matters.
 
     Raises:
-        ConfigError: a media resolution that tuning does not know.
+        ConfigError: a media resolution that tuning does not know, or a part of the image.
     """
 
     def __init__(self, task: Task, settings: Settings) -> None:
         if settings.media_resolution == "ultra_high":
             raise ConfigError("--media_resolution=ultra_high: tuning takes low, medium or high")
+        if settings.crop_to is not None:
+            raise ConfigError(
+                "--crop_to_bbox: tuning takes whole images from Cloud Storage; write the crops there first"
+            )
         fields = {name: getattr(task, name) for name in type(task).model_fields}
         self._task = Task(**{**fields, "examples": ()})
         self._builder = RequestBuilder(self._task, settings, "tuning", {})

@@ -67,6 +67,7 @@ generation:
   max_output_tokens: 1024          # a bound; only tokens really given are paid
   # thinking_level: minimal        # Gemini 3: minimal, low, medium, high; Gemini 2.5: thinking_budget
   # temperature: 0                 # Gemini 2.5; newer models ignore it
+  # response_schema: false         # for a tuned endpoint that is to be asked as it was tuned; answers are checked anyway
 
 # planned_output_tokens: 60        # for `plan`; default: by the kinds of the questions
 """

@@ -156,6 +156,11 @@ def check(settings: Settings, location: str, *, price_given: bool = False) -> li
     """
     model = find(settings.model)
     _check_ranges(settings)
+    if settings.response_schema is False and (not is_endpoint(settings.model) or settings.images_per_request > 1):
+        raise ConfigError(
+            "--task: its generation.response_schema is false, which is for a tuned endpoint as --model that is asked one "
+            "image in a call; any other knows the questions from the schema alone: take it out"
+        )
     warnings = [f"{model.name}: {model.note}"] if model.note else []
     if not model.known:
         warnings.append(f"{settings.model}: not in the list of models, so its settings are not checked")
@@ -237,7 +242,7 @@ def location_for(data_location: str, settings: Settings, asked: str | None = Non
 
     Raises:
         ConfigError: `asked` contradicts the location in the model's resource name, or the model is the number of a
-            tuned endpoint, which lies in one region, and nobody says in which.
+            tuned endpoint, which lies in one place, and nobody says in which.
     """
     named = _RESOURCE.fullmatch(settings.model)
     if named:
@@ -247,13 +252,21 @@ def location_for(data_location: str, settings: Settings, asked: str | None = Non
     if asked:
         return asked.lower()
     if _endpoint_id(settings.model):
-        raise ConfigError(f"--model={settings.model}: a tuned endpoint lies in one region; add --vertex_location")
+        raise ConfigError(
+            f"--model={settings.model}: a tuned endpoint lies in one place; add --vertex_location: us or eu "
+            "for a Gemini 3 model, else its region"
+        )
     location = data_location.lower()
     if location.startswith("us-"):
         location = "us"
     elif location.startswith("europe-") and location not in ("europe-west2", "europe-west6"):
         location = "eu"
     return find(settings.model).multi_regions.get(location, location)
+
+
+def is_endpoint(model: str) -> bool:
+    """Whether a model is a tuned one, by its endpoint's number or full resource name."""
+    return bool(_endpoint_id(model)) or (_RESOURCE.fullmatch(model) is not None and "/endpoints/" in model)
 
 
 def _endpoint_id(model: str) -> str:

@@ -167,7 +167,7 @@ class RequestBuilder:
         else:
             config.ClearField("thinking_config")
         schema = task.response_schema if count == 1 else task.pack_schema(image_keys(count))
-        if schema is not None:
+        if schema is not None and settings.response_schema is not False:
             from google.protobuf import json_format
 
             config.response_mime_type = "application/json"

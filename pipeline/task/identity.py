@@ -38,6 +38,7 @@ class Settings:
         model: model id, tuned endpoint id or full resource name.
         media_resolution: low, medium, high or ultra_high.
         max_output_tokens: limit of one image's answer, thinking included.
+        response_schema: False where a tuned endpoint is asked without the schema of its answer.
         images_per_request: images asked in one call, each for itself.
         unit: "asset" where all images of an asset are one question; None where each image is.
         image_source: "inline" where the image's bytes are sent; None where its URI is. The next three are inline's.
@@ -58,6 +59,7 @@ class Settings:
     frequency_penalty: float | None = None
     thinking_level: str | None = None
     thinking_budget: int | None = None
+    response_schema: bool | None = None
     images_per_request: int = 1
     unit: str | None = None
     image_source: str | None = None

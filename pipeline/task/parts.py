@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictStr,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 MEDIA_RESOLUTIONS = ("low", "medium", "high", "ultra_high")
@@ -40,7 +49,10 @@ def _one_of(choices: Sequence[str]) -> Any:
 
 
 class Generation(BaseModel):
-    """How the model is to answer; None leaves a setting to the flags, then to the model."""
+    """How the model is to answer; None leaves a setting to the flags, then to the model.
+
+    `response_schema: false` sends no schema: for a tuned endpoint, which has learnt the form of the answer.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -54,6 +66,9 @@ class Generation(BaseModel):
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     thinking_level: Annotated[str | None, _one_of(THINKING_LEVELS)] = None
     thinking_budget: int | None = Field(default=None, ge=-1, le=MAX_INT32, strict=True)
+    response_schema: Annotated[StrictBool | None, AfterValidator(lambda sent: sent and None)] = (
+        None  # True is the default
+    )
 
 
 def _mapping_or_text(value: Any) -> Any:

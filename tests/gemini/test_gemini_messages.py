@@ -57,6 +57,12 @@ def test_a_free_text_task_asks_for_text():
     assert not config.HasField("response_json_schema")
 
 
+def test_a_tuned_endpoint_is_asked_as_it_was_tuned_without_a_schema():
+    config = build(SIGNS, settings=Settings(model="7", response_schema=False)).generation_config
+    assert config.response_mime_type == ""
+    assert not config.HasField("response_json_schema")
+
+
 def test_only_settings_that_were_made_are_sent():
     config = build(SIGNS, settings=Settings(model="m", media_resolution="low")).generation_config
     assert config.max_output_tokens == 2048

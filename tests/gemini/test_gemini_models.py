@@ -219,7 +219,7 @@ def test_images_are_asked_about_where_their_table_lies(data, model, asked, locat
     ("model", "asked", "said"),
     [
         ("projects/p/locations/us-east1/endpoints/7", "eu", "the model's own name says us-east1"),
-        ("7", None, "a tuned endpoint lies in one region; add --vertex_location"),
+        ("7", None, "a tuned endpoint lies in one place; add --vertex_location"),
     ],
 )
 def test_a_location_that_contradicts_the_model_is_refused(model, asked, said):
@@ -319,3 +319,16 @@ def test_any_other_endpoint_is_refused(text, said):
 def test_a_location_that_would_lead_elsewhere_is_refused(location):
     with pytest.raises(ConfigError, match="--vertex_location"):
         VertexEndpoint.parse(None, location)
+
+
+@pytest.mark.parametrize("model", ["123", "endpoints/123", "projects/p/locations/us/endpoints/5"])
+def test_a_tuned_endpoint_may_be_asked_without_the_schema_of_its_answer(model):
+    settings = Settings(model=model, response_schema=False)
+    models.check(settings, "us")
+    with pytest.raises(ConfigError, match=r"generation\.response_schema is false, which is for a tuned endpoint"):
+        models.check(dataclasses.replace(settings, images_per_request=2), "us")
+
+
+def test_any_other_model_needs_the_schema():
+    with pytest.raises(ConfigError, match=r"generation\.response_schema is false, which is for a tuned endpoint"):
+        models.check(Settings(model="gemini-3.5-flash", response_schema=False), "us")

@@ -101,6 +101,12 @@ def test_a_mistake_is_named_by_line_and_field(old, new, line, said):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("said", "kept"), [("true", None), ("false", False)])
+def test_to_send_the_schema_is_what_happens_anyway(said, kept):
+    task = parse(GOOD.replace("temperature: 0", f"response_schema: {said}"), "signs.yaml")
+    assert task.generation.response_schema is kept
+
+
 def test_every_mistake_is_listed_and_the_message_has_the_first():
     text = GOOD.replace("name: signs", "name: Signs").replace("temperature: 0", "temperature: 9")
     with pytest.raises(TaskError) as caught:

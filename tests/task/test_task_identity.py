@@ -168,6 +168,7 @@ def test_what_changes_no_answer_keeps_the_fingerprint(fields):
         {"max_image_pixels": 0},
         {"crop_to": "bbox"},
         {"crop_margin": 0.0},
+        {"response_schema": False},
     ],
 )
 def test_every_setting_that_changes_an_answer_changes_the_fingerprint(fields):
@@ -182,7 +183,7 @@ def test_all_settings_are_looked_at_above():
     tested = {
         "model", "media_resolution", "max_output_tokens", "temperature", "top_p", "top_k", "seed", "presence_penalty",
         "frequency_penalty", "thinking_level", "thinking_budget", "images_per_request", "unit", "service_tier",
-        "image_source", "max_image_pixels", "crop_to", "crop_margin",
+        "image_source", "max_image_pixels", "crop_to", "crop_margin", "response_schema",
     }  # fmt: skip
     assert {field.name for field in dataclasses.fields(Settings)} == tested
 

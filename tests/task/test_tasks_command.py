@@ -70,6 +70,7 @@ def uncommented(text, first):
         ("examples:", lambda task: len(task.examples) == 1),
         ("thinking_level:", lambda task: task.generation.thinking_level == "minimal"),
         ("temperature:", lambda task: task.generation.temperature == 0),
+        ("response_schema:", lambda task: task.generation.response_schema is False),
         ("planned_output_tokens:", lambda task: task.planned_output_tokens == 60),
     ],
 )

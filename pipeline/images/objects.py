@@ -13,6 +13,7 @@ from pipeline.rows import Reason
 
 TIMEOUT_SECS = (10.0, 30.0)  # to connect, and between two pieces of an answer; shorter than any call's own time-out
 _NO_CREDENTIALS = "CREDENTIALS_MISSING"  # an ErrorInfo reason that halts the run: no row can mend it
+_PASSING = "ABORTED"  # an error that may pass, but that may be this object's alone: not UNAVAILABLE, which never is
 _BUSY = frozenset({408, 429})
 
 
@@ -84,7 +85,7 @@ def _problem(uri: str, error: Exception) -> Problem | None:
         case exceptions.Forbidden():
             reason, code = Reason.IMAGE_DENIED, "PERMISSION_DENIED"
         case google.auth.exceptions.RefreshError() if error.retryable:
-            reason, code = Reason.IMAGE_UNAVAILABLE, "UNAVAILABLE"
+            reason, code = Reason.IMAGE_UNAVAILABLE, _PASSING
         case (
             exceptions.Unauthorized()
             | google.auth.exceptions.DefaultCredentialsError()
@@ -100,7 +101,7 @@ def _problem(uri: str, error: Exception) -> Problem | None:
             | DataCorruption()
             | OSError()
         ):
-            reason, code = Reason.IMAGE_UNAVAILABLE, "UNAVAILABLE"
+            reason, code = Reason.IMAGE_UNAVAILABLE, _PASSING
         case _:
             return None
     said = f"Cloud Storage, {uri}: {type(error).__name__}: {' '.join(str(error).split())}"[:700]

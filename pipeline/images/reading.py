@@ -55,12 +55,13 @@ class Reading:
         self._stopped = stopped
         self._patience_secs = patience_secs
         self._numbers = itertools.count()
-        self._reading = 0
+        self._reads: set[int] = set()  # that are under way
+        self._unread: deque[tuple[int, Picture]] = deque()  # with the number of the next read, when they arrived
         self._pack: list[Picture] = []
         self._followers: dict[int, Observation] = {}  # rows whose twin is being asked
         self._alone: deque[Observation] = deque()  # those that turned out to need an ask of their own
         # From other threads:
-        self._arrived: deque[tuple[Picture | BaseException, bool]] = deque()
+        self._arrived: deque[tuple[int, Picture | BaseException, bool]] = deque()
         self._told: deque[tuple[int, Outcome | None]] = deque()
         self._closed = False
 
@@ -73,20 +74,20 @@ class Reading:
         """Reads a row ahead, and yields what is ready meanwhile."""
         while not self._stopped():
             yield from self._taken()
-            if self._pool.admits(self._reading):
+            if self._admitted():
                 self._start(row)
                 return
-            self._wait(lambda: self._pool.admits(self._reading))
+            self._wait(self._admitted)
 
     def rest(self) -> Iterator[Ask | Outcome]:
         """Yields all that is still being read, as it gets ready; a last pack may be small."""
         while not self._stopped():
-            while self._alone and self._pool.admits(self._reading):
+            while self._alone and self._admitted():
                 self._start(self._alone.popleft(), alone=True)
             yield from self._taken()
-            if not self._reading and not self._alone:
+            if not self._reads and not self._alone:
                 break
-            self._wait(lambda: bool(self._alone) and self._pool.admits(self._reading))
+            self._wait(lambda: bool(self._alone) and self._admitted())
         if self._pack and not self._stopped():
             yield self._packed()
 
@@ -108,14 +109,19 @@ class Reading:
         """Lets go of everything: the bundle failed."""
         self._closed = True
         self._pack.clear()
+        self._unread.clear()
         self._arrived.clear()
 
+    def _admitted(self) -> bool:
+        return self._pool.admits(len(self._reads))
+
     def _start(self, row: Observation, *, alone: bool = False) -> None:
-        self._reading += 1
+        number = next(self._numbers)
+        self._reads.add(number)
 
         def done(got: Picture | BaseException) -> None:
             if not self._closed:
-                self._arrived.append((got, alone))
+                self._arrived.append((number, got, alone))
 
         self._pool.start(row, done)
 
@@ -135,17 +141,22 @@ class Reading:
             elif row is not None and outcome is not None:
                 yield self._without_ask(share(outcome, row, self._question))
         while self._arrived:
-            got, alone = self._arrived.popleft()
-            self._reading -= 1
+            number, got, alone = self._arrived.popleft()
+            self._reads.discard(number)
             if isinstance(got, BaseException):
                 raise got
             yield from self._met(got, alone)
+        # What Cloud Storage denies may be the run's fault. Images that were read before go first: their success must not
+        # look as if the run still worked.
+        while self._unread and self._unread[0][0] <= min(self._reads, default=self._unread[0][0]):
+            _, picture = self._unread.popleft()
+            yield self._ask((picture.row,), (picture,))
 
     def _met(self, picture: Picture, alone: bool) -> Iterator[Ask | Outcome]:
         row, problem = picture.row, picture.problem
         if problem is not None:
             if problem.error is not None:
-                yield self._ask((row,), (picture,))
+                self._unread.append((next(self._numbers), picture))
                 return
             failure = self._question.failure(row, problem.reason, problem.detail, attempts=0, calls=0, usage=Usage())
             yield self._without_ask(failure)

@@ -55,4 +55,4 @@ lock: venv  ## write the lock files anew from setup.py
 	echo uv | $(BIN)/python -m uv pip compile - -c requirements-dev.txt --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -q -o requirements-uv.txt
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .local build dist *.egg-info
+	rm -rf $(VENV) demo_report.html .pytest_cache .mypy_cache .ruff_cache .local build dist *.egg-info

@@ -14,20 +14,21 @@ from pipeline.errors import ConfigError
 _PROJECT = "demo-project"
 _PICTURES = 300
 _ANSWERS = f"{_PROJECT}.demo.answers"
+_REPORT = "demo_report.html"
 _TEN = f"""SELECT key, label, JSON_VALUE(answer, '$.condition') AS condition,
   IFNULL(JSON_VALUE(answer, '$.legible_text'), '') AS text, FORMAT('%.4f', cost_usd * 1000) AS `$ per 1,000`
 FROM `{_PROJECT}`.`demo`.`answers_latest` ORDER BY FARM_FINGERPRINT(key) LIMIT 10"""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Draw, start the services, classify, show ten answers.
+    """Draw, start the services, classify, show ten answers, write the report.
 
     Returns:
         The exit code of classify; its failures are part of the show and do not change it.
     """
     if argv:
         raise ConfigError("demo takes no flags")
-    from pipeline.commands import classify
+    from pipeline.commands import classify, report
 
     try:
         from pipeline.local import samples
@@ -65,8 +66,11 @@ def main(argv: Sequence[str]) -> int:
             code = classify.main([*flags, *local])
             rows = run(endpoint, Query(_TEN))
             console.table("Ten answers", list(rows[0]), [list(row.values()) for row in rows])
+            console.say("python -m pipeline report ...")
+            report.main([f"--project={_PROJECT}", f"--output_table={_ANSWERS}", f"--out={_REPORT}", *local[:2]])
     console.note(
-        "\nThe answers come from the pictures' pixels, by a stand-in: this shows the pipeline, not Gemini's accuracy.\n"
+        f"\nOpen {_REPORT} in a browser.\n"
+        "The answers come from the pictures' pixels, by a stand-in: this shows the pipeline, not Gemini's accuracy.\n"
         "On your own project:\n"
         "  . .venv/bin/activate && gcloud auth application-default login\n"
         "  python -m pipeline plan --project=P --input_table=P.D.T --output_table=P.D.answers --limit=10\n"

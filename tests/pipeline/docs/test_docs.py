@@ -26,7 +26,7 @@ COSTS = (pages.ROOT / "docs" / "costs.md").read_text("utf-8")
 
 
 def test_there_are_no_other_commands_than_these():
-    assert len(OURS) > 25
+    assert len(OURS) > 20
     assert {command.words[0] for command in COMMANDS} <= {"python", "make", *OTHERS}
 
 
@@ -117,13 +117,14 @@ def test_a_newcomer_s_commands_run_in_their_order_and_so_do_the_queries(shop):
             assert row.get("said", "all well") == "all well", page
 
 
-def test_the_demo_shows_ten_answers(monkeypatch, capsys, tmp_path):
+def test_the_demo_shows_ten_answers_and_writes_a_report(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo, "_PICTURES", 40)
     assert demo.main([]) == 0
     out = capsys.readouterr().out
     assert "Ten answers" in out
     assert "failed 7 (already answered 0)" in out
+    assert "Imagery © Google" in (tmp_path / "demo_report.html").read_text("utf-8")
 
 
 def test_the_tables_of_costs_are_those_of_the_price_table():

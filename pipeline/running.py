@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from pipeline import console, direct, launch, progress, worker
+from pipeline import console, direct, launch, leash, progress, worker
 from pipeline.bigquery.books import Books
 from pipeline.bigquery.client import explained
 from pipeline.engine import EngineHalted
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
 EXIT_DONE, EXIT_FAILURES = 0, 3
-_GRACE_SECS = 5.0  # calls in flight may land that long after an interrupt
-_EXIT_SECS = 9.5  # and after that the process ends, whatever hangs
+_EXIT_SECS = 9.5  # after an interrupt the process ends then, whatever hangs
 _GOES_ON = "what is answered is kept, and the same command goes on where this one stopped"
 
 
@@ -57,7 +56,8 @@ def run_to_end(run: launch.Run, beam_options: PipelineOptions) -> int:
                 with console.busy("asking the first row", quiet=given.quiet):
                     direct.first_call(run)
                 with _watched(run, shared, quiet=given.quiet or not submit.is_local(given)) as config:
-                    job_id = submit.run(config, run.shards, beam_options, given)
+                    tied = ending.tied(config) if submit.forks(beam_options, given) else config
+                    job_id = submit.run(tied, run.shards, beam_options, given)
         except ConfigError as error:
             failed = error
         except Exception as error:  # noqa: BLE001 - told apart in `_end`; a bug is raised again there
@@ -174,14 +174,22 @@ class _Ending:
 
     def __init__(self, run: launch.Run, shared: worker.Worker) -> None:
         self._run, self._shared = run, shared
+        self._leash: leash.Leash | None = None
         self.said = False  # the summary is printed
+
+    def tied(self, config: worker.RunConfig) -> worker.RunConfig:
+        """The same for worker processes of this machine, which an interrupt then stops, too."""
+        self._leash = leash.Leash()
+        return dataclasses.replace(config, launcher_address=self._leash.address)
 
     def stop(self) -> None:
         console.note("stopping: waiting a moment for answers that are on their way")
         end = threading.Timer(_EXIT_SECS, self._now)
         end.daemon = True
         end.start()
-        worker.stop_all("interrupted", _GRACE_SECS)
+        worker.stop_all("interrupted", worker.GRACE_SECS)
+        if self._leash is not None:
+            self._leash.let_go()
 
     def _now(self) -> None:
         """Ends the process, whatever hangs. Then the summary counts what this process has received, not what SQL finds."""

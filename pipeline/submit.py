@@ -104,18 +104,29 @@ def is_local(given: Options) -> bool:
     return given.runner.lower() not in ("dataflowrunner", "dataflow")
 
 
+def forks(made: PipelineOptions, given: Options) -> bool:
+    """Whether bundles are worked on in processes of their own on this machine."""
+    return is_local(given) and made.view_as(DirectOptions).direct_running_mode == "multi_processing"
+
+
 def processes(made: PipelineOptions, given: Options) -> int | None:
     """Worker processes of the job at most, by which a cap of the whole job is divided; None when it is not known."""
-    direct = made.view_as(DirectOptions)
+    if forks(made, given):
+        return made.view_as(DirectOptions).direct_num_workers or os.cpu_count() or 1  # 0 is one a core
     if is_local(given):
-        return max(1, direct.direct_num_workers) if direct.direct_running_mode == "multi_processing" else 1
+        return 1
     worker = made.view_as(WorkerOptions)
     if not worker.max_num_workers:
         return None
-    if made.view_as(DebugOptions).lookup_experiment("no_use_multiple_sdk_containers"):
-        return int(worker.max_num_workers)
-    cores = re.search(r"-(\d+)$", worker.machine_type or "")  # Dataflow starts an SDK process for each vCPU
-    return int(worker.max_num_workers) * int(cores[1]) if cores else None
+    one_each = made.view_as(DebugOptions).lookup_experiment("no_use_multiple_sdk_containers")
+    cores = 1 if one_each else _cores(worker.machine_type or "")  # Dataflow starts an SDK process for each vCPU
+    return int(worker.max_num_workers) * cores if cores else None
+
+
+def _cores(machine_type: str) -> int | None:
+    """The vCPUs in a machine type's name: n1-standard-4, n2-custom-8-16384; None where it does not say."""
+    found = re.search(r"custom-(\d+)-" if "custom" in machine_type else r"-(\d+)$", machine_type)
+    return int(found[1]) if found else None
 
 
 def run(config: RunConfig, shards: list[Shard], made: PipelineOptions, given: Options) -> str | None:

@@ -57,7 +57,7 @@ class _ReadShardDoFn(_WorkerDoFn):
     _opened: Iterator[Observation]
 
     def start_bundle(self) -> None:
-        self._opened = iter(())
+        self._opened = iter(())  # a bundle that failed has left a shard unread
 
     def process(self, shard: Shard) -> Iterator[Observation]:
         rows, self._opened = self._opened, self._worker.open_shard(shard)
@@ -66,6 +66,10 @@ class _ReadShardDoFn(_WorkerDoFn):
     def finish_bundle(self) -> Iterator[WindowedValue]:
         for row in self._opened:
             yield WindowedValue(row, MIN_TIMESTAMP, _GLOBAL)
+
+    def teardown(self) -> None:
+        self._opened = iter(())
+        super().teardown()
 
 
 @dataclasses.dataclass(eq=False)

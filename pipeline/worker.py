@@ -7,9 +7,11 @@ the pace that was learnt and the open connections must survive that. `close_all`
 from __future__ import annotations
 
 import atexit
+import concurrent.futures
 import contextlib
 import dataclasses
 import datetime
+import functools
 import gc
 import itertools
 import logging
@@ -18,7 +20,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline import progress
+from pipeline import leash, progress
 from pipeline.asking import Ask, Picture, Question
 from pipeline.bigquery import books, read
 from pipeline.bigquery.client import Endpoint
@@ -40,10 +42,13 @@ from pipeline.rows import FAILURE_COLUMNS, Answer, Column, Failure, Observation,
 
 OVER_BUDGET = "over budget: "
 """How the reason begins of the line in the runs table that says that the meter has stopped a process."""
+GRACE_SECS = 5.0
+"""How long calls in flight may land after an interrupt."""
 _GARBAGE_OBJECTS = 50_000  # so many young objects more than before wake the garbage collector; 10 MB or so
 _SEEN_ROWS = 100  # so many answers tell what a row costs better than the plan does
 
 __all__ = [
+    "GRACE_SECS",
     "OVER_BUDGET",
     "RunConfig",
     "Shard",
@@ -84,6 +89,7 @@ class RunConfig:
         job: how the queries of workers are labelled and limited.
         progress_folder: where other processes of this machine tell the launcher how far they are, or None.
         launcher_pid: the launcher's own process, which has no need to.
+        launcher_address: where a worker process of the same machine learns that its launcher stops, or None.
     """
 
     run_id: str
@@ -103,6 +109,7 @@ class RunConfig:
     job: Job = dataclasses.field(default_factory=Job)
     progress_folder: str | None = None
     launcher_pid: int | None = None
+    launcher_address: leash.Address | None = None
 
 
 class Worker:
@@ -114,6 +121,7 @@ class Worker:
         self._lock = threading.RLock()
         self._resources = contextlib.ExitStack()
         self._engine: Engine | None = None
+        self._stopping: tuple[str, float] | None = None
         self._meter: Meter | None = None
         self._pool: Pool | None = None
         self._twins: Twins | None = None
@@ -134,12 +142,15 @@ class Worker:
         with self._lock:
             if self._engine is None:
                 self._engine = self._open_engine()
+                if self._stopping is not None:  # told before there was one
+                    self._engine.stop(*self._stopping)
             return self._engine
 
     @property
     def stopped(self) -> str | None:
         """Why no more calls are made, or None."""
-        return self._engine.ended if self._engine is not None else None
+        ended = self._engine.ended if self._engine is not None else None
+        return ended or (self._stopping[0] if self._stopping is not None else None)
 
     @property
     def halted(self) -> str | None:
@@ -175,25 +186,22 @@ class Worker:
             Exception: what `read_shard` raises, when the first row is asked for.
         """
         rows = self.read_shard(shard)
-        first: list[Observation] = []
-        errors: list[BaseException] = []
+        first: concurrent.futures.Future[list[Observation]] = concurrent.futures.Future()
 
         def open_it() -> None:
             try:
-                first.extend(itertools.islice(rows, 1))
+                first.set_result(list(itertools.islice(rows, 1)))
             except BaseException as error:  # noqa: BLE001 - raised again on the bundle's thread
-                errors.append(error)
-
-        thread = threading.Thread(target=open_it, name="open shard", daemon=True)
-        thread.start()
+                first.set_exception(error)
 
         def opened() -> Iterator[Observation]:
-            thread.join()
-            if errors:
-                raise errors[0]
-            yield from first
-            yield from rows
+            read_ahead = first.result()
+            if self.stopped is None:
+                yield from read_ahead
+                yield from rows
 
+        # Not an executor's thread: the process would wait for it at its end.
+        threading.Thread(target=open_it, name="open shard", daemon=True).start()
         return opened()
 
     @contextlib.contextmanager
@@ -283,7 +291,8 @@ class Worker:
             return sum(writer.pending_usd for writer in self._writers.values())
 
     def stop(self, reason: str, grace_secs: float) -> None:
-        """No new calls; those in flight may land within the grace."""
+        """No new calls; those in flight may land within the grace. The first reason counts."""
+        self._stopping = self._stopping or (reason, grace_secs)
         if self._engine is not None:
             self._engine.stop(reason, grace_secs)
 
@@ -458,6 +467,8 @@ def acquire(config: RunConfig) -> Worker:
         found = _workers.get(config.run_id)
         if found is None:
             found = _workers[config.run_id] = Worker(config)
+            if config.launcher_address is not None:
+                leash.watch(config.launcher_address, functools.partial(found.stop, "interrupted", GRACE_SECS))
         found.users += 1
         return found
 

@@ -26,13 +26,13 @@ LAYERS = [
     ["images"],
     ["asking", "evaluation", "tuning", "progress"],
     ["gemini"],
-    ["engine", "bigquery", "options", "console"],
+    ["engine", "bigquery", "options", "console", "leash"],
     ["task"],
     ["rows", "files"],
     ["errors"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-ALONE = {"engine": set(), "rows": set(), "errors": set(), "console": set()}
+ALONE = {"engine": set(), "rows": set(), "errors": set(), "console": set(), "leash": set()}
 
 
 def _unit(path: Path) -> str:

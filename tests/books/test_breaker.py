@@ -1,6 +1,13 @@
 """The circuit breaker for the user's money, through the whole pipeline: no row pays, or is blamed, for the run's fault."""
 
+import apache_beam as beam
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipeline import graph, launch, options, planning, worker
+from pipeline.bigquery import books
+from pipeline.errors import Halted
+from pipeline.rows import RunState
 
 FLAGS = ("--max_in_flight=64", "--max_cost_usd=100", "--quiet")
 RUN_FAULTS = ("IAM_PERMISSION_DENIED", "BILLING_DISABLED", "MODEL_NOT_FOUND", "TOKEN_EXPIRED")
@@ -65,3 +72,19 @@ def test_a_run_goes_on_after_the_fault_is_mended_and_pays_nothing_twice(rig):
     assert done.code == 0, done.err
     assert done.summary.startswith("rows 400 = answered 400 + failed 0 (already answered 100)")
     assert set(rig.paid().values()) == {1}
+
+
+def test_a_process_that_starts_after_the_halt_reads_of_it_and_asks_nothing(rig):
+    given, _ = options.parse(rig.fill(100).argv("classify", *FLAGS)[1:])
+    run = launch.prepare(planning.make(given), processes=1)
+    line = {"run_id": run.run_id, "state": RunState.HALTED.value, "reason": "the model is gone"}
+    books.append_run(run.plan.endpoint, run.plan.runs, line)
+    pipeline = beam.Pipeline(
+        options=PipelineOptions(["--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"])
+    )
+    graph.build(pipeline, run.config, run.shards)
+    with pytest.raises(Halted, match=f"run {run.run_id} was halted: the model is gone"):
+        pipeline.run().wait_until_finish()
+    worker.close_all()
+    assert rig.vertex.stats()["calls"] == 0
+    assert rig.place()["nowhere"] == 100

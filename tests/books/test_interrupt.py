@@ -69,3 +69,17 @@ def test_while_bigquery_is_silent_it_ends_in_time_all_the_same_and_with_a_summar
     assert number(SUMMARY.fullmatch(ended.summary)[2]) > 0
     assert "`python -m pipeline audit --run_id=" in ended.err
     assert ended.err.rstrip().endswith(GOES_ON)
+
+
+def test_worker_processes_stop_with_their_launcher(rig):
+    """Only the launcher gets the signal, as from `kill` or a service manager."""
+    rows = 50_000
+    child = rig.fill(rows).start(*FLAGS, "--direct_num_workers=2", "--direct_running_mode=multi_processing")
+    rig.wait_for_calls(300)
+    child.send(signal.SIGTERM)
+    began = time.monotonic()
+    ended = child.wait()
+    assert time.monotonic() - began < 10
+    assert ended.code == 130
+    answered = number(SUMMARY.fullmatch(ended.summary)[2])
+    assert answered == rig.place()["answered"] == rig.vertex.stats()["calls"], "no call was made in vain, nor later"

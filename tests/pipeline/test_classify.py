@@ -134,3 +134,21 @@ def test_packs_of_images_answer_as_single_images_do(sampled):
         "WHERE a.label IS NULL OR p.label IS NULL OR a.label != p.label"
     )
     assert differing == []
+
+
+def test_flex_has_half_an_hour_for_a_call_and_half_the_price(sampled):
+    flex = ("--service_tier=flex", "--vertex_location=global", "--limit=2")
+    limits = sampled.prepared(*flex).config.limits
+    assert (limits.call_timeout_secs, limits.row_deadline_secs) == (1800, 5 * 1800)
+    for flags in (flex, ("--limit=2",)):  # the same question: the other two rows are asked
+        done = sampled.classify(*flags, "--allow_concurrent_runs")
+        assert done.code == 0, done.err
+    rows = sampled.query(
+        "SELECT traffic_type, SUM(cost_usd) / (0.3 * SUM(prompt_tokens) + 2.5 * SUM(output_tokens)) * 1e6 AS factor "
+        "FROM `{answers}` GROUP BY 1 ORDER BY 1"
+    )
+    assert [(row["traffic_type"], round(row["factor"], 6)) for row in rows] == [
+        ("ON_DEMAND", 1.0),
+        ("ON_DEMAND_FLEX", 0.5),
+    ]
+    assert sampled.vertex.stats()["traffic_types"] == {"ON_DEMAND": 2, "ON_DEMAND_FLEX": 2}

@@ -2,6 +2,12 @@
 
 import pytest
 
+ON_DATAFLOW = (
+    "--runner=DataflowRunner",
+    "--region=us-central1",
+    "--temp_location=gs://bucket/tmp",
+    "--sdk_container_image=image",
+)
 REFUSED = {
     "a misspelt flag": (["--modell=x"], "did you mean --model?"),
     "a flag of Beam's with a wrong value": (["--num_workers=many"], "--num_workers"),
@@ -25,6 +31,10 @@ REFUSED = {
     "an endpoint without TLS": (["--vertex_endpoint=example.com:443"], "--vertex_endpoint=example.com:443"),
     "a Storage endpoint elsewhere": (["--bigquery_storage_endpoint=example.com:443"], "--bigquery_storage_endpoint"),
     "flex away from global": (["--service_tier=flex"], "--vertex_location=global"),
+    "a cap that cannot be divided": (
+        [*ON_DATAFLOW, "--requests_per_minute=600", "--max_num_workers=3", "--quiet"],
+        "either a --machine_type that ends in its number of vCPUs or --experiments=no_use_multiple_sdk_containers",
+    ),
 }
 
 

@@ -97,3 +97,16 @@ def test_beams_metrics_say_what_the_live_line_says(sampled, monkeypatch):
     assert counters["rejected"] == sampled.vertex.stats()["statuses"]["RESOURCE_EXHAUSTED"] > 0
     assert 0 <= spread["in_flight"].max <= 16
     assert spread["pace_per_min"].min > 0
+
+
+def test_the_autoscaler_is_told_how_long_calls_waited_for_the_pace(sampled):
+    run = sampled.prepared("--limit=6", "--requests_per_minute=120")
+    pipeline = beam.Pipeline(options=PipelineOptions(RUNNER))
+    graph.build(pipeline, run.config, run.shards)
+    result = pipeline.run()
+    result.wait_until_finish()
+    counters = {each.key.metric.name: each for each in result.metrics().query()["counters"]}
+    assert counters["answered"].committed == 6
+    assert counters["cumulativeThrottlingSeconds"].committed == 2  # five pauses of half a second, in whole seconds
+    assert counters["cumulativeThrottlingSeconds"].key.metric.namespace == "gemini"
+    assert counters["cost_microusd"].committed > 0

@@ -1,6 +1,7 @@
 """Parameters are strings: every one as the launcher passes it, with the flags that the launcher adds."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -163,3 +164,34 @@ def test_a_bare_setup_file_is_taken_too(monkeypatch):
     argv = [f"--{name}={value}" for name, value in (ON_DATAFLOW | {"setup_file": "setup.py"}).items() if value]
     made = submit.beam_options(argv, options.parse(argv)[0])
     assert made.get_all_options()["setup_file"] == str(ROOT / "setup.py")
+
+
+def processes(**changes):
+    argv = [f"--{name}={value}" for name, value in (ON_DATAFLOW | changes).items() if value is not None]
+    given = options.parse(argv)[0]
+    return submit.processes(submit.beam_options(argv, given), given)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"max_num_workers": 3, "machine_type": "e2-standard-2"}, 6),  # an SDK process for each vCPU
+        ({"max_num_workers": 3, "machine_type": "n2-custom-4-16384"}, 12),
+        ({"max_num_workers": 3, "machine_type": "custom-8-30720-ext"}, 24),
+        ({"max_num_workers": 3, "machine_type": "e2-medium"}, None),
+        ({"max_num_workers": 3, "machine_type": "e2-custom-micro-1024"}, None),
+        ({"max_num_workers": 3}, None),
+        ({"machine_type": "e2-standard-2"}, None),
+        ({"max_num_workers": 3, "experiments": "no_use_multiple_sdk_containers"}, 3),
+        ({"max_num_workers": 3, "machine_type": "e2-standard-2", "experiments": "no_use_multiple_sdk_containers"}, 3),
+        ({"runner": "DirectRunner", "direct_num_workers": 4}, 1),
+        ({"runner": "DirectRunner", "direct_num_workers": 4, "direct_running_mode": "multi_threading"}, 1),
+        ({"runner": "DirectRunner", "direct_num_workers": 4, "direct_running_mode": "multi_processing"}, 4),
+        (
+            {"runner": "DirectRunner", "direct_num_workers": 0, "direct_running_mode": "multi_processing"},
+            os.cpu_count(),
+        ),
+    ],
+)
+def test_the_processes_among_which_a_cap_is_divided_are_the_most_that_there_may_be(changes, expected):
+    assert processes(**changes) == expected

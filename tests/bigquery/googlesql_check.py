@@ -80,10 +80,36 @@ def statements() -> Iterator[str]:
         columns = [column.name for column in answer_columns(KEPT)]
         yield views.task_sql(ANSWERS, "f1", task.view_columns(), columns)
         yield views.task_sql(ANSWERS, "f1", task.view_columns(), columns, "asset_id")
+    typed = reserved_words().view_columns()
+    yield views.task_sql(ANSWERS, "f1", typed, columns)
+    yield f"SELECT {', '.join(f'{expression} AS `{name}`' for name, _, expression in typed)} FROM {ANSWERS.sql}"
     yield views.latest_sql(ANSWERS)
     yield views.latest_sql(ANSWERS, "f1")
     yield views.failures_open_sql(ANSWERS, FAILURES)
     yield from run_by_functions()
+
+
+def reserved_words() -> Task:
+    """A task with a question of every kind, called by GoogleSQL's reserved words, and one of the longest name."""
+    # https://cloud.google.com/bigquery/docs/reference/standard-sql/lexical#reserved_keywords
+    words = """all and any array as asc assert_rows_modified at between by case cast collate contains create cross cube
+        current default define desc distinct else end enum escape except exclude exists extract false fetch following for
+        from full group grouping groups hash having if ignore in inner intersect interval into is join lateral left like
+        limit lookup merge natural new no not null nulls of on or order outer over partition preceding proto qualify range
+        recursive respect right rollup rows select set some struct tablesample then to treat true unbounded union unnest
+        using when where window with within""".split()
+    kinds = (
+        {"type": "label", "labels": ["a"]},
+        {"type": "labels", "labels": ["a"]},
+        {"type": "boolean"},
+        {"type": "integer"},
+        {"type": "number"},
+        {"type": "string"},
+        {"type": "boxes"},
+    )
+    names = [*words, "q" * 63, "asset_id", "latitude"]  # the last two: kept columns, which give way
+    questions = {name: kinds[place % len(kinds)] for place, name in enumerate(names)}
+    return Task.model_validate({"name": "words", "prompt": "p", "questions": questions})
 
 
 def run_by_functions() -> list[str]:
@@ -121,6 +147,10 @@ def run_by_functions() -> list[str]:
     books.open_runs(nowhere, RUNS, "f1")
     books.halted(nowhere, RUNS, "r1")
     books.last_sign_of_life(nowhere, ANSWERS, FAILURES, run_id="r1", since=NOW)
+    inspect, fetch.inputs.inspect = fetch.inputs.inspect, lambda *_: INFO
+    for kind in SCALARS:
+        fetch.labels(nowhere, INPUT, f"a_{kind.lower()}", {"asset_id", "tags"})
+    fetch.inputs.inspect = inspect
     fetch.keys_in_input(nowhere, worklist.source(INFO, only=["k"]))
     with contextlib.suppress(KeyError):  # the made-up row is no outcome
         fetch.outcomes(nowhere, **ours, fingerprint="f1", keys={"k": "k"}, task=Task.load("road_signs"))

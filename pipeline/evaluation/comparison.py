@@ -94,8 +94,10 @@ def sentences(found: Comparison) -> list[str]:
         lines.append(
             f"{test.question}: {says} ({test.rows:,} rows where both said a number; p = {test.p_adjusted:.2g})"
         )
-    if found.price_ratio is not None:
-        lines.append(f"price: {found.b} costs {found.price_ratio:.2f} times what {found.a} costs")
+    ratio = found.price_ratio
+    lines.append(
+        "price: not known" if ratio is None else f"price: {found.b} costs {ratio:.2f} times what {found.a} costs"
+    )
     return lines
 
 

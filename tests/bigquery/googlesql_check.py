@@ -49,6 +49,14 @@ FIELDS = (
     *(Field(f"a_{kind.lower()}", kind) for kind in SCALARS),
 )
 INFO = TableInfo(INPUT.sql, FIELDS, "US")
+RESERVED = """
+    all and any array as asc assert_rows_modified at between by case cast collate contains create cross cube
+    current default define desc distinct else end enum escape except exclude exists extract false fetch following
+    for from full group grouping groups hash having if ignore in inner intersect interval into is join lateral
+    left like limit lookup merge natural new no not null nulls of on or order outer over partition preceding proto
+    qualify range recursive respect right rollup rows select set some struct tablesample then to treat true
+    unbounded union unnest using when where window with within
+"""  # https://cloud.google.com/bigquery/docs/reference/standard-sql/lexical#reserved_keywords
 KEPT = [
     *kept_columns(INFO, None),
     *kept_columns(INFO, ["bbox", "bbox.lo.x", "tags", "extra", "span", *(f"a_{kind.lower()}" for kind in SCALARS)]),
@@ -91,13 +99,6 @@ def statements() -> Iterator[str]:
 
 def reserved_words() -> Task:
     """A task with a question of every kind, called by GoogleSQL's reserved words, and one of the longest name."""
-    # https://cloud.google.com/bigquery/docs/reference/standard-sql/lexical#reserved_keywords
-    words = """all and any array as asc assert_rows_modified at between by case cast collate contains create cross cube
-        current default define desc distinct else end enum escape except exclude exists extract false fetch following for
-        from full group grouping groups hash having if ignore in inner intersect interval into is join lateral left like
-        limit lookup merge natural new no not null nulls of on or order outer over partition preceding proto qualify range
-        recursive respect right rollup rows select set some struct tablesample then to treat true unbounded union unnest
-        using when where window with within""".split()
     kinds = (
         {"type": "label", "labels": ["a"]},
         {"type": "labels", "labels": ["a"]},
@@ -107,7 +108,7 @@ def reserved_words() -> Task:
         {"type": "string"},
         {"type": "boxes"},
     )
-    names = [*words, "q" * 63, "asset_id", "latitude"]  # the last two: kept columns, which give way
+    names = [*RESERVED.split(), "q" * 63, "asset_id", "latitude"]  # the last two: kept columns, which give way
     questions = {name: kinds[place % len(kinds)] for place, name in enumerate(names)}
     return Task.model_validate({"name": "words", "prompt": "p", "questions": questions})
 

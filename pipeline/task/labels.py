@@ -36,6 +36,9 @@ def _read_labels(value: Any) -> Labels:
             word = {"value": str(label).lower()}
             said = "has {value}, which is how YAML reads yes, no, on and off: put the label in quotes"
             raise PydanticCustomError("labels", said, word)
+        if isinstance(label, dict) and label:
+            said = "has {value} in a list: labels with meanings are a mapping, so leave the dashes out"
+            raise PydanticCustomError("labels", said, {"value": show(label)})
         if not isinstance(label, str) or not label.strip():
             raise PydanticCustomError(
                 "labels", "has {value}, which is not text: put it in quotes", {"value": show(label)}

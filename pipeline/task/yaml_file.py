@@ -34,6 +34,7 @@ _SAID = {
     "model_attributes_type": "must be a mapping (name: value)",
     "int_type": "must be a whole number",
     "float_type": "must be a number",
+    "float_parsing": "must be a number",
     "union_tag_not_found": f"needs a type: one of {', '.join(KINDS)}",
     "union_tag_invalid": f"has an unknown type: it must be one of {', '.join(KINDS)}",
 }

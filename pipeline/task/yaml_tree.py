@@ -23,6 +23,7 @@ _TAG = "tag:yaml.org,2002:"
 _SCALARS = frozenset(_TAG + name for name in ("str", "int", "float", "bool", "null", "timestamp"))
 _PLAIN = _SCALARS | {_TAG + "seq", _TAG + "map"}
 _KEYS = frozenset({_TAG + "str", _TAG + "merge"})  # merge: <<, which takes over the fields of another mapping
+_IN_TEXT = ("mapping values are not allowed", "<block end>", "cannot start any token", "entries are not allowed")
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -43,10 +44,7 @@ def compose(text: str) -> yaml.Node | None:
     try:
         root: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
-        # The context is where the quote or the bracket was opened, which is what has to be mended.
-        mark = error.context_mark or error.problem_mark
-        said = " ".join(part for part in (error.context, error.problem) if part)
-        raise NotYamlError(mark.line + 1 if mark else 1, said) from error
+        raise _explained(error) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise NotYamlError(line, f"the character U+{error.character:04X} is not allowed; take it out") from error
@@ -66,8 +64,22 @@ def values(root: yaml.Node) -> object:
     try:
         return yaml.SafeLoader("").construct_document(root)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise NotYamlError(mark.line + 1 if mark else 1, error.problem or "it cannot be read") from error
+        raise _explained(error) from error
+
+
+def _explained(error: yaml.MarkedYAMLError) -> NotYamlError:
+    """YAML's own words, with the line that has to be mended, and how."""
+    context, problem = error.context or "", error.problem or ""
+    opened = "flow" in context or "quoted" in context  # a bracket or a quote that is not closed: there it was opened
+    mark = (error.context_mark if opened else error.problem_mark) or error.problem_mark or error.context_mark
+    said = f"{context} {problem}" if opened else problem
+    if "'\\t'" in problem:
+        said += "; indent with spaces, not with tabs"
+    elif "<block mapping start>" in problem:
+        said += "; indent it like the lines beside it"
+    elif any(words in problem for words in _IN_TEXT):
+        said += "; a text with a colon, or that starts with a sign, goes in quotes or on lines of its own below |"
+    return NotYamlError(mark.line + 1 if mark else 1, said.strip())
 
 
 def _measure(node: yaml.Node, within: tuple[int, ...], known: dict[int, tuple[int, int]]) -> tuple[int, int]:

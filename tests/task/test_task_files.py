@@ -62,7 +62,7 @@ def test_a_good_file_becomes_a_task():
         ("labels: [stop, other]", "labels: stop", 6, "questions.kind.labels must be a list of labels"),
         ("labels: [stop, other]", "labels: [yes, other]", 6, "questions.kind.labels has true, which is how YAML reads"),
         ("labels: [stop, other]", "labels: [30, 50]", 6, "questions.kind.labels has 30, which is not text"),
-        ("labels: [stop, other]", "labels: [stop, {a: b}]", 6, "questions.kind.labels has {'a': 'b'}, which is not"),
+        ("labels: [stop, other]", "labels: [stop, {a: b}]", 6, "has {'a': 'b'} in a list: labels with meanings are a"),
         ("labels: [stop, other]", "labels: [stop, STOP]", 6, "questions.kind.labels has 'stop' and 'STOP', which"),
         ("labels: [stop, other]", "label: [stop]", 4, "questions.kind.labels is missing"),
         ("    minimum: 0", "    minimum: 200", 7, "questions.speed has a minimum, 200, above its maximum, 130"),
@@ -88,7 +88,13 @@ def test_a_good_file_becomes_a_task():
         ),
         ("questions:", "questions: [", 3, "not YAML: while parsing a flow sequence"),
         ("name: signs", "name: 'signs", 1, "not YAML: while scanning a quoted scalar"),
-        ("  kind:", "\tkind:", 4, "not YAML"),
+        ("  kind:", "\tkind:", 4, "not YAML: found character '\\t' that cannot start any token; indent with spaces"),
+        ("Which sign is this {asset_type}?", "{asset_type} it is", 2, "expected <block end>, but found '<scalar>'; a text"),
+        ("    labels: [stop, other]", "     labels: [stop, other]", 6, "mapping values are not allowed here"),
+        ("    labels: [stop, other]", "   labels: [stop, other]", 6, "'<block mapping start>'; indent it like the lines"),
+        ("prompt: Which", "prompt: Look: which", 2, "not YAML: mapping values are not allowed here; a text with a colon"),
+        ("prompt: Which", "prompt: @Which", 2, "cannot start any token; a text with a colon, or that starts with a sign"),
+        ("temperature: 0", "temperature: cold", 17, "generation.temperature must be a number"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_by_line_and_field(old, new, line, said):

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report, scenarios
+from benchmarks import inline, report, scenarios
 from benchmarks.scenarios import (
     BARE_GRPC,
     LONG_TAIL,
@@ -28,7 +28,7 @@ from benchmarks.scenarios import (
 )
 from benchmarks.services import Services, services
 
-PARTS = ("one_second", "long_tail", "batching", "quota", "bulk")
+PARTS = ("one_second", "long_tail", "batching", "quota", "bulk", "inline")
 CONTENDERS = ("a", "b", "c", "d", "floor")
 STOOD_STILL_SECS = 2.0
 """Beyond that a line says more of the machine than of the contender."""
@@ -47,10 +47,11 @@ class Size:
     quota_processes: tuple[int, ...]
     with_others: bool
     bulk_rows: int
+    inline_rows: tuple[int, int] = (0, 0)  # frames of 20 megapixels, small images
 
 
-FULL = Size(18_000, 20, 55, 40, 12, (1, 2), with_others=True, bulk_rows=200_000)
-QUICK = Size(5_000, 6, 0, 18, 8, (1,), with_others=False, bulk_rows=0)
+FULL = Size(18_000, 20, 55, 40, 12, (1, 2), with_others=True, bulk_rows=200_000, inline_rows=(300, 6_000))
+QUICK = Size(5_000, 6, 0, 18, 8, (1,), with_others=False, bulk_rows=0, inline_rows=(80, 3_000))
 TINY = Size(1_500, 3, 0, 0, 0, (), with_others=False, bulk_rows=0)
 
 
@@ -102,6 +103,11 @@ def measure(
     if "bulk" in parts and size.bulk_rows:
         bulk = partial(scenarios.measure_bulk, found, size.bulk_rows, latency_secs=0.05)
         result["bulk"] = measured(f"{size.bulk_rows:,} rows", bulk)
+    if "inline" in parts and all(size.inline_rows):
+        result["inline"] = [
+            measured(f"images {way.name}", partial(inline.measure_inline, found, way))
+            for way in inline.ways(*size.inline_rows)
+        ]
     return result
 
 

@@ -106,6 +106,8 @@ def markdown(found: Mapping[str, Any]) -> str:
         parts.append(f"**Quota of 50 requests/s, 1 s latency**\n\n{_quota(found['quota'])}")
     if found.get("bulk"):
         parts.append(f"**Memory**\n\n{_bulk(found['bulk'])}")
+    if found.get("inline"):
+        parts.append(f"**Images that the worker reads and sends, 1 s latency**\n\n{_inline(found['inline'])}")
     judged = bars(found)
     if judged:
         rows = [[bar.what, bar.wanted, bar.measured, "yes" if bar.met else "**no**"] for bar in judged]
@@ -149,6 +151,20 @@ def _bulk(line: Line) -> str:
         f"{line['cpu_ms_per_image']:.2f} ms CPU an image, peak RSS {line['peak_rss_mb']:.0f} MB ({halves}); "
         f"{line['rows_lost']} rows lost, {line['rows_doubled']} doubled, by SQL."
     )
+
+
+def _inline(lines: Sequence[Line]) -> str:
+    rows = [
+        [
+            line["way"],
+            f"{line['rows_answered']:,}",
+            f"{line['images_per_sec']:,.1f}",
+            f"{line['cpu_ms_per_image']:.1f}",
+            f"{line['peak_rss_mb']:,.0f}",
+        ]
+        for line in lines
+    ]
+    return _table(["images", "answered", "images/s", "CPU ms/image", "peak RSS MB"], rows)
 
 
 def _split(lines: Sequence[Line]) -> tuple[Line | None, list[Line]]:

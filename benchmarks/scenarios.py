@@ -59,7 +59,7 @@ def measure_speed(
     calls = found.vertex.log()
     state = measure.steady(calls, who.window)
     ceiling = who.window / Settings(**latency).mean_latency_secs
-    line = _line(who, child, state) | {
+    line = line_of(who, child, state) | {
         "ceiling_images_per_sec": ceiling,
         "share_of_ceiling": state.busy / who.window if latency is LONG_TAIL else state.images_per_sec / ceiling,
     }
@@ -75,7 +75,7 @@ def measure_quota(
     child, table = _run(found, who, rows=rows, secs=secs, processes=processes)
     calls = found.vertex.log()
     state = measure.steady(calls, who.window * processes, first_calls=FIRST_CALLS, settle_secs=settle_secs)
-    line = _line(who, child, state) | {
+    line = line_of(who, child, state) | {
         "processes": processes,
         "share_of_quota_used": state.images_per_sec / QUOTA_PER_SEC,
         "share_rejected": state.rejected,
@@ -92,7 +92,7 @@ def measure_bulk(found: Services, rows: int, latency_secs: float) -> dict[str, A
     landed = sorted(call.started_at + call.secs for call in calls)
     half = landed[len(landed) // 2]
     first, second = child.watch.peak_mb(state.begin, half), child.watch.peak_mb(half, state.end)
-    line = _line(PIPELINE, child, state) | {"peak_rss_first_half_mb": first, "peak_rss_second_half_mb": second}
+    line = line_of(PIPELINE, child, state) | {"peak_rss_first_half_mb": first, "peak_rss_second_half_mb": second}
     return line | _books(found, table, rows, log=calls)
 
 
@@ -111,7 +111,11 @@ def _run(found: Services, who: Contender, *, rows: int, secs: float | None, proc
     """Runs a contender; also returns its table of answers, if it has one."""
     if who is PIPELINE:
         table = f"{PROJECT}.{DATASET}.answers_{found.next_number()}"
-        flags = [f"--output_table={table}", f"--max_in_flight={who.window}", *_flags(found, rows)]
+        flags = [
+            f"--output_table={table}",
+            f"--max_in_flight={who.window}",
+            *flags_of(found, found.bulk_table(rows), rows),
+        ]
         if processes > 1:
             flags += [f"--direct_num_workers={processes}", "--direct_running_mode=multi_processing"]
         command = ["pipeline", "classify", *flags]
@@ -128,10 +132,11 @@ def _run(found: Services, who: Contender, *, rows: int, secs: float | None, proc
     return run_child(found, [command], secs=secs, first_calls=who.first_calls), ""
 
 
-def _flags(found: Services, rows: int) -> list[str]:
+def flags_of(found: Services, table: str, rows: int) -> list[str]:
+    """The pipeline's flags for so many rows of a table."""
     return [
         f"--project={PROJECT}",
-        f"--input_table={found.bulk_table(rows)}",
+        f"--input_table={table}",
         f"--limit={rows}",
         "--task=road_signs",
         f"--vertex_endpoint={found.vertex.endpoint}",
@@ -140,7 +145,8 @@ def _flags(found: Services, rows: int) -> list[str]:
     ]
 
 
-def _line(who: Contender, child: Child, state: measure.Steady) -> dict[str, Any]:
+def line_of(who: Contender, child: Child, state: measure.Steady) -> dict[str, Any]:
+    """What was measured of a contender in steady state."""
     cpu_secs = child.watch.cpu_at(state.end) - child.watch.cpu_at(state.begin)
     return {
         "contender": f"({who.letter}) {who.name}" if len(who.letter) == 1 else who.name,

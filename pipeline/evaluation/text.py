@@ -18,8 +18,9 @@ _GAP = 2  # between two columns
 
 
 def tables(report: Report, width: int) -> Iterator[Table]:
-    """All tables of a report, the summary first, for a terminal of so many characters a line."""
-    yield _questions(report)
+    """All tables of a report, that of accuracies first where there are some, for a terminal of so many characters a line."""
+    if any(question.accuracy is not None for question in report.questions):
+        yield _questions(report)
     for question in report.questions:
         if question.classes:
             yield _classes(question)

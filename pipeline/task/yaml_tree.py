@@ -89,13 +89,10 @@ def _measure(node: yaml.Node, within: tuple[int, ...], known: dict[int, tuple[in
     if id(node) in known:
         return known[id(node)]
     nodes = depth = 1
-    if len(within) < MAX_DEPTH:
-        for child in _children(node):
-            more, below = _measure(child, (*within, id(node)), known)
-            nodes, depth = nodes + more, max(depth, below + 1)
-    else:
-        depth = MAX_DEPTH + 1
-    if depth > MAX_DEPTH:
+    for child in _children(node) if len(within) < MAX_DEPTH else ():
+        more, below = _measure(child, (*within, id(node)), known)
+        nodes, depth = nodes + more, max(depth, below + 1)
+    if max(depth, len(within) + 1) > MAX_DEPTH:
         raise NotYamlError(node.start_mark.line + 1, f"it is nested more than {MAX_DEPTH} deep")
     if nodes > MAX_NODES:
         raise NotYamlError(node.start_mark.line + 1, f"it has more than {MAX_NODES:,} values, aliases written out")

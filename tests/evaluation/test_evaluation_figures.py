@@ -7,18 +7,10 @@ from fractions import Fraction
 from itertools import product
 
 import pytest
+from textbook import Z, wilson
 
 from pipeline.evaluation import figures
 from pipeline.evaluation.figures import Interval
-
-Z = 1.959963984540054  # the normal distribution's 97.5 % point
-
-
-def wilson(count, of):
-    p, n = count / of, of
-    middle = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
-    half = Z / (1 + Z * Z / n) * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def near(found: Interval, value, low, high):

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from textbook import wilson
 
 from pipeline import options
 from pipeline.errors import ConfigError
@@ -34,6 +35,7 @@ questions:
 """,
     "poles.yaml",
 )
+T_OF_ONE = 12.706204736174698  # Student's 97.5 % point with one degree of freedom
 NAMES = ("kind", "problems", "lit", "lamps", "degrees", "badge")
 
 
@@ -91,7 +93,8 @@ def rights(name, outcomes=OUTCOMES, truth=TRUTH):
 def test_accuracy_counts_every_labelled_row_those_without_an_answer_as_wrong(name):
     mine, counted = FOUND.question(name), rights(name)
     assert (mine.rows, mine.right) == (len(counted), sum(counted.values()))
-    assert mine.accuracy == figures.share(sum(counted.values()), len(counted))
+    assert mine.accuracy.value == mine.right / mine.rows
+    assert (mine.accuracy.low, mine.accuracy.high) == pytest.approx(wilson(mine.right, mine.rows))
     dollars = sum(outcome.cost_usd for outcome in OUTCOMES if outcome.key in counted)
     assert mine.usd_per_right == pytest.approx(dollars / mine.right)
 
@@ -134,6 +137,8 @@ def test_precision_recall_f1_and_confusion_are_those_of_a_plain_count(name):
         assert each.precision.value == pytest.approx(right / said)
         assert each.recall.value == pytest.approx(right / true)
         assert each.f1.value == pytest.approx(2 * right / (true + said))
+        assert (each.precision.low, each.precision.high) == pytest.approx(wilson(right, said))
+        assert (each.recall.low, each.recall.high) == pytest.approx(wilson(right, true))
     assert sum(map(sum, mine.confusion)) == mine.rows
 
 
@@ -269,6 +274,14 @@ def test_a_question_that_no_asked_row_is_labelled_for_has_no_figures():
     found = report.make(report.Asked("it", TASK, "f", "m"), truth, [Outcome("a", None, {"kind": "wood"})], not_asked=1)
     assert found.question("lit").accuracy is None
     assert [row[0] for row in next(text.tables(found, 80))[2]] == ["kind"]
+
+
+def test_numbers_alone_have_a_table_of_errors_and_no_empty_one_of_accuracies():
+    found = single("degrees", [(1.0, 1.5), (2.0, 2.0), (None, 3.0), (4.0, None)])
+    ((title, heads, rows),) = text.tables(found, 80)
+    assert title == "Errors, said less true"
+    assert rows == [("degrees", "2", f"0.25 ± {T_OF_ONE * 0.25:.2g}", f"0.25 ± {T_OF_ONE * 0.25:.2g}", "0.5", "1", "1")]
+    assert heads[-2:] == ("missed", "invented")
 
 
 def test_a_wide_confusion_matrix_is_a_list_of_mistakes_that_fits():

@@ -8,12 +8,12 @@ import dataclasses
 import decimal
 import hashlib
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.task import Task
+from pipeline.task.answers import read_json
 from pipeline.task.base import Question, Read, WrongValueError
 from pipeline.task.labels import Boxes, LabelSet
 from pipeline.task.values import Text
@@ -80,7 +80,7 @@ def read_csv(text: str, name: str, key_column: str) -> LabelRows:
     reader = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
     rows: list[Mapping[str, Any]] = []
     try:
-        columns = tuple(cell.strip() for cell in next(reader, []))
+        columns = tuple(" ".join(cell.split()) for cell in next(reader, []))
         _check_columns(name, columns, key_column)
         for cells in reader:
             if cells and len(cells) != len(columns):
@@ -123,16 +123,17 @@ def check(found: LabelRows, task: Task) -> Truth:
         if key is None or not str(key).strip():
             raise ConfigError(f"{found.name}, row {place}: {found.key_column} is empty; each label needs the row's key")
         key = str(key)
+        shown = key if key.isprintable() else repr(key)
         values: dict[str, Any] = {}
         for name, read in readers.items():
             try:
                 value = read(row.get(columns[name]))
             except WrongValueError as wrong:
-                raise ConfigError(f"{found.name}, row {place} ({found.key_column} {key}): {name}: {wrong}") from wrong
+                raise ConfigError(f"{found.name}, row {place} ({found.key_column} {shown}): {name}: {wrong}") from wrong
             if value is not _UNLABELLED:
                 values[name] = value
         if key in rows and rows[key] != values:
-            raise ConfigError(f"{found.name}, row {place}: {key} is labelled twice, differently")
+            raise ConfigError(f"{found.name}, row {place}: {shown} is labelled twice, differently")
         if values:
             rows[key] = values
     _check_count(found.name, len(rows))
@@ -180,8 +181,8 @@ def _list(cell: str, question: Question) -> Any:
     """A list that was written as text: JSON, or labels with commas or semicolons between them."""
     if cell.lstrip().startswith("["):
         try:
-            return json.loads(cell)
-        except ValueError as error:
+            return read_json(cell)
+        except WrongValueError as error:
             raise WrongValueError("it is not a JSON list") from error
     if isinstance(question, Boxes):
         raise WrongValueError("it is not a JSON list")

@@ -5,6 +5,8 @@ import math
 import re
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
 from pipeline.evaluation import truth
@@ -112,6 +114,21 @@ def test_a_key_may_be_labelled_twice_alike_but_not_differently():
 def test_labels_that_cannot_be_used_are_one_line_that_says_where(text, says):
     with pytest.raises(ConfigError, match=re.escape(says)):
         from_csv(text)
+
+
+CELLS = st.sampled_from(
+    ["wood", "id", "kind", "a", "", '"', "[", "[]", '["rust"]', 900 * "[", "1e999", "NaN", "yes", "\0"]
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text() | st.lists(st.lists(CELLS | st.text(max_size=3), min_size=1).map(",".join)).map("\n".join))
+def test_any_text_is_labels_or_one_line_of_what_is_wrong(text):
+    for head in ("", "id,kind,problems,lit,lamps,degrees,words,badge,spots\n"):
+        try:
+            assert from_csv(head + text).rows
+        except ConfigError as error:
+            assert "\n" not in str(error)
 
 
 def test_a_free_text_task_has_no_right_answers():

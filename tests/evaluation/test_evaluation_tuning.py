@@ -6,6 +6,8 @@ import re
 
 import pytest
 from google.protobuf import json_format
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline import tuning
 from pipeline.errors import ConfigError
@@ -140,6 +142,30 @@ def test_the_split_is_the_same_whatever_the_order_and_does_not_sort_labels():
     found = tuning.split(examples, 0.1)
     assert tuning.split(examples[::-1], 0.1) == found
     assert [each.key for each in found.train] != sorted(each.key for each in found.train)
+
+
+EXAMPLES = st.lists(
+    st.tuples(st.integers(0, 12), st.sets(st.integers(0, 30), min_size=1, max_size=3), st.sampled_from("abc")),
+    max_size=40,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(EXAMPLES, st.floats(0, 0.99), st.randoms())
+def test_whatever_shares_images_or_an_asset_no_image_and_no_asset_is_in_both_files(rows, share, rng):
+    examples = [
+        tuning.Example(f"k{number}", tuple(f"gs://b/{image}.jpg" for image in images), f"g{group}", label, {})
+        for number, (group, images, label) in enumerate(rows)
+    ]
+    found = tuning.split(tuning.distinct(examples), share)
+    for of in (lambda each: set(each.images), lambda each: {each.group}):
+        train, validation = (set().union(*map(of, side)) for side in (found.train, found.validation))
+        assert not train & validation
+    images = [image for each in (*found.train, *found.validation) for image in each.images]
+    assert len(images) == len(set(images))
+    assert bool(found.train) == bool(examples)
+    rng.shuffle(examples)
+    assert tuning.split(tuning.distinct(examples), share) == found
 
 
 def test_a_rare_label_is_in_both_files_and_a_single_one_in_training():

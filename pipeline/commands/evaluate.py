@@ -166,9 +166,10 @@ def measure(name: str, given: Options, labels: truth.Truth, beams: Sequence[str]
     plan = planning.make(local, sorted(labels.rows))
     there = fetch.keys_in_input(plan.endpoint, plan.source, plan.query_job())
     if not there:
+        filtered = ", and does --where leave them in" if given.where else ""
         raise ConfigError(
             f"none of the {len(labels.rows):,} labelled keys is in the input, such as {next(iter(labels.rows))}: is "
-            f"{key_column_of(given)} the same as the input's {_row_column(given)}?"
+            f"{key_column_of(given)} the same as the input's {_row_column(given)}{filtered}?"
         )
     if plan.rows or plan.count.to_file:
         _ask(plan, beams)

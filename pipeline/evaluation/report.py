@@ -93,6 +93,7 @@ class Report:
         usd_per_right: dollars of judged rows by those that are right in every question.
         disagreements: worst first: most questions wrong, then surest, then largest error of numbers.
         not_scored: labelled questions of a type that has no score.
+        shown_before: rows whose image is one of the task's own examples; they count, and should not.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Report:
     calibration: tuple[Calibration, ...]
     disagreements: tuple[Disagreement, ...]
     not_scored: tuple[str, ...] = ()
+    shown_before: int = 0
 
     def question(self, name: str) -> QuestionReport:
         """The figures of one question."""
@@ -172,6 +174,7 @@ def make(
         calibration=tuple(_calibrations(task, outcomes, rights)),
         disagreements=tuple(_disagreements(task, names, truth, outcomes)),
         not_scored=tuple(name for name in truth.questions if name not in names),
+        shown_before=sum(outcome.uri in {example.image for example in task.examples} for outcome in outcomes),
     )
 
 

@@ -46,6 +46,11 @@ def notes(report: Report) -> list[str]:
         )
     if report.not_asked:
         lines.append(f"{report.not_asked:,} labelled rows were not asked and do not count")
+    if report.shown_before:
+        lines.append(
+            f"warning: {report.shown_before:,} labelled rows are examples of task {report.task}, which shows the model "
+            "their answers: take them out of one of the two"
+        )
     if report.not_scored:
         lines.append(f"labelled, but boxes have no score: {', '.join(report.not_scored)}")
     return lines

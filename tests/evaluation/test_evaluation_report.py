@@ -276,6 +276,17 @@ def test_a_question_that_no_asked_row_is_labelled_for_has_no_figures():
     assert [row[0] for row in next(text.tables(found, 80))[2]] == ["kind"]
 
 
+def test_rows_whose_answers_the_task_shows_the_model_are_said():
+    shown = "{image: gs://b/a.jpg, answer: {kind: x}}"
+    task = parse(f"{{name: t, prompt: y, questions: {{kind: {{type: label, labels: [x]}}}}, examples: [{shown}]}}", "x")
+    truth = Truth(("kind",), {key: {"kind": "x"} for key in "ab"})
+    outcomes = [Outcome(key, f"gs://b/{key}.jpg", {"kind": "x"}) for key in "ab"]
+    found = report.make(report.Asked("it", task, "f", "m"), truth, outcomes)
+    assert found.shown_before == 1
+    assert any(line.startswith("warning: 1 labelled rows are examples of task t") for line in text.notes(found))
+    assert not any("examples" in line for line in text.notes(FOUND))
+
+
 def test_numbers_alone_have_a_table_of_errors_and_no_empty_one_of_accuracies():
     found = single("degrees", [(1.0, 1.5), (2.0, 2.0), (None, 3.0), (4.0, None)])
     ((title, heads, rows),) = text.tables(found, 80)

@@ -264,7 +264,7 @@ def sign_flips(differences: Sequence[float]) -> float:
         return 1.0  # either sign is as far from 0
     if len(apart) > _MOST_FLIPPED:
         return float(stats.ttest_1samp(differences, 0.0).pvalue)
-    test = stats.permutation_test((apart,), np.mean, permutation_type="samples", vectorized=True, rng=0)
+    test = stats.permutation_test((apart,), np.mean, permutation_type="samples", vectorized=True, batch=1000, rng=0)
     return float(test.pvalue)
 
 

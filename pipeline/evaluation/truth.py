@@ -83,14 +83,15 @@ def read_csv(text: str, name: str, key_column: str) -> LabelRows:
         columns = tuple(" ".join(cell.split()) for cell in next(reader, []))
         _check_columns(name, columns, key_column)
         for cells in reader:
-            if cells and len(cells) != len(columns):
+            if not cells:  # an empty line
+                continue
+            if len(cells) != len(columns):
                 raise ConfigError(
                     f"{name}, line {reader.line_num}: {len(cells)} cells, but the header has {len(columns)}; a text with "
                     "commas goes in double quotes"
                 )
-            row = dict(zip(columns, (cell or None for cell in cells), strict=False))
-            if cells:
-                rows.append(row | {key_column: (row[key_column] or "").strip()})
+            row = {column: cell if cell.strip() else None for column, cell in zip(columns, cells, strict=True)}
+            rows.append(row | {key_column: (row[key_column] or "").strip()})
     except csv.Error as error:
         raise ConfigError(f"{name}, line {reader.line_num}: not CSV: {error}") from error
     return LabelRows(name, key_column, columns, rows, from_csv=True)

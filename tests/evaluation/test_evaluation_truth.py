@@ -67,7 +67,7 @@ def test_an_empty_cell_is_a_true_null_where_null_is_allowed_an_empty_text_in_csv
 
 
 def test_case_and_spaces_around_names_keys_and_labels_do_not_matter_nor_do_blank_lines():
-    found = from_csv("id , Kind,REMARK\n\n k1 , WOOD ,x\n\nk2,steel,\n")
+    found = from_csv("id , Kind,REMARK,lit\n\n k1 , WOOD ,x, \n\nk2,steel,,\n")
     assert found.rows == {"k1": {"kind": "wood"}, "k2": {"kind": "steel"}}
     assert found.ignored == ("REMARK",)
     assert from_table([{"id": "k", "KIND": " Wood"}]).rows == {"k": {"kind": "wood"}}

@@ -325,6 +325,9 @@ def test_a_location_that_would_lead_elsewhere_is_refused(location):
 def test_a_tuned_endpoint_may_be_asked_without_the_schema_of_its_answer(model):
     settings = Settings(model=model, response_schema=False)
     models.check(settings, "us")
+    task, with_schema = Task.load("road_signs"), dataclasses.replace(settings, response_schema=None)
+    sent = [estimate(task, each, find(model)).total_tokens for each in (settings, with_schema)]
+    assert sent[0] < sent[1]  # nor is it planned with
     with pytest.raises(ConfigError, match=r"generation\.response_schema is false, which is for a tuned endpoint"):
         models.check(dataclasses.replace(settings, images_per_request=2), "us")
 

@@ -47,6 +47,7 @@ million: venv  ## a worklist of a million rows: seconds and memory of each step;
 	$(BIN)/python -m benchmarks.million
 
 smoke: venv  ## three real rows of your own table on real services: make smoke PROJECT=... TABLE=P.D.T OUTPUT=P.D.T
+	@test -n "$(PROJECT)" -a -n "$(TABLE)" -a -n "$(OUTPUT)" || { echo "usage: make smoke PROJECT=... TABLE=P.D.T OUTPUT=P.D.T"; exit 2; }
 	$(BIN)/python -m pipeline classify --project=$(PROJECT) --input_table=$(TABLE) --output_table=$(OUTPUT) --limit=3
 
 lock: venv  ## write the lock files anew from setup.py

@@ -27,7 +27,7 @@ from pipeline.engine import pace
 from pipeline.local.bigquery import BigQueryEmulator
 from pipeline.local.vertex import VertexStandIn
 
-BUFFER_ROWS = 500  # what a crash may cost beside the window: README, "what a crash costs"
+BUFFER_ROWS = 500  # what a crash may cost beside the window: docs/scale.md
 FAST_START = {"pipeline.engine.pace.START_PER_SEC": 400.0}
 _PRELOAD = (
     "benchmarks.books_rig",

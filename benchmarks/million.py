@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.books_rig import Rig, services
+from benchmarks.measure import Watch
 from pipeline import launch, options, planning, worker
 from pipeline.bigquery import read, tables, worklist
 from pipeline.bigquery.names import TableName
@@ -160,14 +161,15 @@ def main() -> int:
         fill(rig, size)
         show("the emulator fills its tables", time.monotonic() - began, None, "")
         words = rig.argv("classify")
-        code, lines = child(
+        code, lines, _ = child(
             ["-m", "benchmarks.million", f"--shards={given.shards}", f"--steps={json.dumps(words[1:])}"]
         )
         problems += _faults(code, [json.loads(line) for line in lines], size)
         for command, more in (("plan", ()), ("classify", (f"--limit={given.classify}", "--quiet"))):
             began = time.monotonic()
-            code, lines = child(["-m", "pipeline", *rig.argv(command), *more, "--max_cost_usd=1000000"])
-            show(f"python -m pipeline {' '.join((command, *more[:1]))}", time.monotonic() - began, None, lines[-1])
+            code, lines, peak = child(["-m", "pipeline", *rig.argv(command), *more, "--max_cost_usd=1000000"])
+            said = lines[-1] if command == "classify" and lines else ""
+            show(f"python -m pipeline {' '.join((command, *more[:1]))}", time.monotonic() - began, peak, said)
             problems += [f"{command} ended with {code}"] if code else []
     for problem in problems:
         print(f"  PROBLEM: {problem}")
@@ -188,10 +190,13 @@ def _faults(code: int, lines: Sequence[dict[str, Any]], size: Size) -> list[str]
     return faults if grown <= MOST_GROWTH_MB else [*faults, f"memory has grown by {grown:.0f} MB"]
 
 
-def child(words: Sequence[str]) -> tuple[int, list[str]]:
-    """Runs Python with these words: (exit code, lines of stdout)."""
-    done = subprocess.run([sys.executable, *words], stdout=subprocess.PIPE, text=True, check=False)
-    return done.returncode, done.stdout.splitlines()
+def child(words: Sequence[str]) -> tuple[int, list[str], float]:
+    """Runs Python with these words: (exit code, lines of stdout, peak memory in MB)."""
+    process = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    watch = Watch([process.pid])
+    out, _ = process.communicate()
+    watch.stop()
+    return process.returncode, out.splitlines(), watch.peak_mb()
 
 
 def show(step: str, secs: float, megabytes: float | None, found: str) -> None:

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint venv system-packages smoke bench bench-quick kills million lock clean
+.PHONY: demo test lint venv system-packages smoke bench bench-quick kills soak million lock clean
 
 include templates/template.mk
 
@@ -42,6 +42,9 @@ bench-quick: venv  ## the same in two minutes, for a first look
 
 kills: venv  ## kills runs and services at random, and counts what it costs; 7 minutes
 	$(BIN)/python -m benchmarks.kills
+
+soak: venv  ## twenty minutes of random faults of the service, with the books checked by SQL
+	$(BIN)/python -m benchmarks.soak
 
 million: venv  ## a worklist of a million rows: seconds and memory of each step; 3 minutes
 	$(BIN)/python -m benchmarks.million

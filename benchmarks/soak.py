@@ -37,7 +37,9 @@ _REASONS = frozenset(
     }
 )
 """What the weather may do to a row for good. `rate_limited` is not among them: a 429 costs time alone."""
-_LOST = 0.001  # share of the answers that break with their connection: they were sent and billed, and nobody got them
+_LOST_CALLS, _LOST_SHARE = 10, 0.001
+"""Answers that break with their connection: they were sent and billed, and nobody got them. So many at most, and such a share
+of all calls."""
 _BOOKED = """SELECT COALESCE(SUM(cost_usd), 0) FROM (
   SELECT DISTINCT key, cost_usd FROM `{answers}` WHERE run_id = @run
   UNION ALL SELECT DISTINCT key, cost_usd FROM `{answers}_failures` WHERE run_id = @run
@@ -151,7 +153,8 @@ class Soak:
             problems.append(f"{paid} calls were paid, {most} at most should have been")
         booked = float(rig.one(_BOOKED, run=ended.run_id))
         billed, unknown = _billed_usd(stats, images)
-        if not billed * (1 - _LOST) <= booked <= billed + unknown + 1e-9:
+        nobody_got = _lost(stats) * billed / max(1, paid)
+        if not billed - nobody_got <= booked <= billed + unknown + 1e-9:
             problems.append(f"${booked:.4f} are booked, ${billed:.4f} were billed, ${unknown:.4f} nobody can know")
         return Outcome(
             flags=" ".join(flags),
@@ -172,13 +175,17 @@ class Soak:
         )
 
 
+def _lost(stats: Mapping[str, Any]) -> int:
+    return _LOST_CALLS + math.ceil(_LOST_SHARE * int(stats["calls"]))
+
+
 def _paid(stats: Mapping[str, Any], rows: int, images: int) -> tuple[int, int, int]:
     """Calls that were paid, those of them whose caller was gone, and how many there may be."""
     silent = stats["statuses"].get("GONE", 0)
     spoilt = sum(stats["faults"].get(word, 0) for word in {kind.partition(":")[0] for kind in weather.ASKED_AGAIN})
     if images > 1:  # a pack that is blocked, or has a bad image, falls apart too: into so many calls at most
         spoilt = 2 * images * sum(stats["faults"].values())
-    lost = silent + math.ceil(_LOST * stats["calls"])
+    lost = silent + _lost(stats)
     return stats["paid_calls"], silent, math.ceil(rows / images) + lost * (2 * images - 1) + spoilt
 
 

@@ -98,8 +98,8 @@ class Soak:
         self._longest_secs = longest_secs
         self._say = say
 
-    def round(self, rows: int, *flags: str, images: int = 1, until: float = math.inf) -> Outcome:
-        """New rows are asked in bad weather, which clears at `until`, of the monotonic clock."""
+    def round(self, rows: int, *flags: str, images: int = 1, secs: float = math.inf) -> Outcome:
+        """New rows are asked in bad weather, which begins with the first call and lasts for so long, or to the last."""
         began, rig = time.monotonic(), self.rig
         rig.fill(rows, first=self.rows + 1)
         self.rows += rows
@@ -107,7 +107,7 @@ class Soak:
         flags = (f"--images_per_request={images}", *flags)
         child = rig.start(*FLAGS, *flags)
         rig.wait_for_calls(1)  # until then it reads and plans
-        fronts = self._weather(child, until)
+        fronts = self._weather(child, time.monotonic() + secs)
         ended = child.wait(900.0)
         return self._judged(ended, rows, flags, images, fronts, time.monotonic() - began)
 
@@ -209,7 +209,9 @@ def rounds(soak: Soak, dice: random.Random, secs: float) -> list[Outcome]:
     while time.monotonic() < until:
         images = dice.choice((1, 1, 1, 4))
         flags = [f"--max_in_flight={dice.choice((64, 256, 1000))}", f"--request_timeout_secs={dice.choice((3, 8))}"]
-        each = soak.round(10_000, *flags, *dice.choice(((), (), (), TWO_PROCESSES)), images=images, until=until)
+        each = soak.round(
+            10_000, *flags, *dice.choice(((), (), (), TWO_PROCESSES)), images=images, secs=until - time.monotonic()
+        )
         found.append(each)
         print(
             f"{each.rows:>7}{each.answered:>9}{sum(each.failed.values()):>7}{each.fronts:>7}{each.calls:>8}"

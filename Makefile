@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint venv system-packages smoke bench bench-quick kills soak million lock clean
+.PHONY: demo test lint venv system-packages smoke bench bench-quick kills soak million batch-bulk lock clean
 
 include templates/template.mk
 
@@ -48,6 +48,9 @@ soak: venv  ## twenty minutes of random faults of the service, with the books ch
 
 million: venv  ## a worklist of a million rows: seconds and memory of each step; 3 minutes
 	$(BIN)/python -m benchmarks.million
+
+batch-bulk: venv  ## a batch file of 200,000 requests, written and read: time and memory
+	$(BIN)/python -m benchmarks.batch_bulk
 
 smoke: venv  ## three real rows of your own table on real services: make smoke PROJECT=... TABLE=P.D.T OUTPUT=P.D.T
 	@test -n "$(PROJECT)" -a -n "$(TABLE)" -a -n "$(OUTPUT)" || { echo "usage: make smoke PROJECT=... TABLE=P.D.T OUTPUT=P.D.T"; exit 2; }

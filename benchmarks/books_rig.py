@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,8 @@ FAST_START = {"pipeline.engine.pace.START_PER_SEC": 400.0}
 _PRELOAD = (
     "benchmarks.books_rig",
     "pipeline.commands.classify",
+    "pipeline.batch.run",
+    "pipeline.batch.steps",
     "pipeline.submit",
     "apache_beam.runners.portability.fn_api_runner",
     "google.cloud.aiplatform_v1.types",
@@ -39,6 +42,7 @@ _PRELOAD = (
     "google.cloud.bigquery_storage_v1",
     "google.cloud.bigquery_storage_v1.services.big_query_read.transports",
     "google.cloud.bigquery_storage_v1.services.big_query_write.transports",
+    "google.cloud.storage",
     "pyarrow",
 )
 _context = multiprocessing.get_context("forkserver")
@@ -68,15 +72,17 @@ class Child:
 
     Args:
         argv: the command and its flags.
-        constants: constants of the package that are different there, by their full names.
+        constants: constants, or functions, of the package that are different there, by their full names.
+        environment: variables that are different there.
     """
 
-    def __init__(self, argv: Sequence[str], constants: Mapping[str, float]) -> None:
+    def __init__(
+        self, argv: Sequence[str], constants: Mapping[str, Any], environment: Mapping[str, str] | None = None
+    ) -> None:
         self._files = tempfile.TemporaryDirectory(prefix="books-")
         self._out, self._err = (Path(self._files.name) / name for name in ("out", "err"))
-        self._process = _context.Process(
-            target=_command, args=(list(argv), str(self._out), str(self._err), dict(constants)), daemon=True
-        )
+        given = (list(argv), str(self._out), str(self._err), dict(constants), dict(environment or {}))
+        self._process = _context.Process(target=_command, args=given, daemon=True)
         self._process.start()
 
     @property
@@ -121,8 +127,29 @@ class Child:
         return path.read_text("utf-8") if path.exists() else ""
 
 
-def _command(argv: list[str], out: str, err: str, constants: dict[str, float]) -> None:
+class Hang:
+    """A function for a child's `constants` that tells when it is called, and never returns."""
+
+    def __init__(self) -> None:
+        self._reached = _context.Event()
+
+    def __call__(self, *_: object, **__: object) -> None:
+        self._reached.set()
+        threading.Event().wait()
+
+    def wait(self, timeout_secs: float = 60.0) -> None:
+        """Returns when a child has come to it.
+
+        Raises:
+            TimeoutError: it has not.
+        """
+        if not self._reached.wait(timeout_secs):
+            raise TimeoutError(f"no child has come there in {timeout_secs} s")
+
+
+def _command(argv: list[str], out: str, err: str, constants: dict[str, Any], environment: dict[str, str]) -> None:
     """What a child does: a command, with its output in files."""
+    os.environ.update(environment)
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.stdout = open(1, "w", closefd=False, buffering=1, encoding="utf-8")  # noqa: SIM115

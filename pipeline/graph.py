@@ -15,6 +15,11 @@ def build(pipeline: beam.Pipeline, config: RunConfig, worklist_shards: list[Shar
     )
     rows = shards | "ReadShard" >> ReadShard(config)
     outcomes = rows | "Classify" >> Classify(config)
+    write(outcomes, config)
+
+
+def write(outcomes: beam.pvalue.DoOutputsTuple, config: RunConfig) -> None:
+    """Answers and failures into their tables; an answer that BigQuery refuses is a failure."""
     rejected = outcomes.answers | "WriteAnswers" >> WriteRows(config, "answers")
     # A Flatten of failures and rejected would break the fusion: failures would wait for the end of the stage.
     outcomes.failures | "WriteFailures" >> WriteRows(config, "failures")

@@ -287,7 +287,7 @@ def _config(
         tokens_per_minute=shares[1],
         budget_usd=options.max_cost_usd,
         spent_before_usd=plan.spent_usd,
-        usd_per_row=plan.usd_per_row,
+        usd_per_row=plan.usd_online,
         job=plan.query_job(run_id),
     )
 

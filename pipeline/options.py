@@ -177,12 +177,12 @@ class Options:
     )
     mode: str = flag(
         "online",
-        "How to ask: online, in batch jobs (half the price, a day or more), or auto, whichever suits rows and deadline.",
+        "How to ask: online, in batch jobs (half the price, a day or more), or auto: online what is small or urgent.",
         PACE,
         choices=("online", "batch", "auto"),
     )
     deadline_hours: float | None = flag(
-        None, "When the answers are wanted, in hours from now, for --mode=auto.", PACE, minimum=0
+        None, "When the answers are wanted, in hours from the start of the run, for --mode=auto.", PACE, minimum=0
     )
     batch_folder: str | None = flag(
         None,
@@ -260,6 +260,11 @@ class Options:
     def __post_init__(self) -> None:
         for field, spec in flags(type(self)):
             _check(field.name, getattr(self, field.name), spec)
+
+    @property
+    def on_dataflow(self) -> bool:
+        """Whether the job outlives its launcher."""
+        return self.runner.lower() in ("dataflowrunner", "dataflow")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import math
 import os
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline import ways
 from pipeline.bigquery import books, inputs, query, tables, worklist
 from pipeline.bigquery.client import Endpoint, explained
 from pipeline.bigquery.names import TableName
@@ -25,10 +25,6 @@ from pipeline.task.labels import Boxes
 
 MAX_IMAGES = 3000  # of one request: cloud.google.com/vertex-ai/generative-ai/docs/multimodal/image-understanding
 FREE_ROWS = 1000  # more rows than that are asked only under --limit or --max_cost_usd
-BATCH_ROWS = 10_000  # fewer rows than that are asked online by --mode=auto: it takes minutes and saves a dollar or so
-# Most jobs end within 24 hours of their start, and what has not is cancelled then; they wait up to 72 hours for that:
-# docs.cloud.google.com/vertex-ai/generative-ai/docs/multimodal/batch-prediction-gemini (a copy of 2026).
-BATCH_JOB_HOURS, BATCH_QUEUE_HOURS = 24, 72
 _ASSUMED_LATENCY_SECS = 2.0  # of one call, for the planned time only; `plan --sample` measures it
 
 
@@ -41,11 +37,11 @@ class Plan:
             newest first; a sample or an evaluation buys none.
         has_answers: whether the table holds such answers of this fingerprint, to whatever rows: it was accepted before.
         affordable: rows that the budget allows, or None without one.
-        usd_per_row: planned dollars of a row, or None when the price is not known.
+        usd_online: planned dollars of a row that is asked online, or None when the price is not known.
+        usd_batch: likewise in a batch job.
         spent_usd: what this fingerprint has cost so far; 0 without a budget, which alone asks for it.
         query_bytes: what counting the rows reads, by dry run.
         warnings: lines that the user should see before paying.
-        mode: online or batch; what auto comes to.
     """
 
     options: Options
@@ -65,14 +61,14 @@ class Plan:
     kept: tuple[inputs.KeptColumn, ...]
     count: worklist.Count
     estimate: Estimate
-    usd_per_row: float | None
+    usd_online: float | None
+    usd_batch: float | None
     affordable: int | None
     spent_usd: float
     asked_before: tuple[tuple[str, int, list[str]], ...]
     has_answers: bool
     query_bytes: int
     warnings: tuple[str, ...]
-    mode: str = "online"
 
     @property
     def limit(self) -> int | None:
@@ -97,9 +93,16 @@ class Plan:
         return max(0, min(self.count.to_ask, self.options.limit or self.count.to_ask) - self.rows)
 
     @property
+    def split(self) -> ways.Split:
+        """Of the rows that will be asked, those online and those in batch jobs."""
+        return ways.split(self.options, self.rows, self.options.deadline_hours)
+
+    @property
     def cost_usd(self) -> float | None:
         """Planned dollars of the rows that will be asked."""
-        return None if self.usd_per_row is None else self.rows * self.usd_per_row
+        if self.usd_online is None or self.usd_batch is None:
+            return None
+        return self.split.online * self.usd_online + self.split.batch * self.usd_batch
 
     @property
     def buys_again(self) -> str | None:
@@ -118,12 +121,12 @@ class Plan:
 
     @property
     def secs(self) -> float:
-        """Planned time of one worker process at the given limits, quota left aside."""
-        return self.secs_at(_ASSUMED_LATENCY_SECS)
+        """Planned time of one worker process for what is asked online, at the given limits, quota left aside."""
+        return self.secs_of(self.split.online)
 
-    def secs_at(self, latency_secs: float) -> float:
-        """The same, where a call takes so long."""
-        calls = self.rows / self.settings.images_per_request
+    def secs_of(self, rows: int, latency_secs: float = _ASSUMED_LATENCY_SECS) -> float:
+        """The same for so many rows, where a call takes so long."""
+        calls = rows / self.settings.images_per_request
         rates = [self.options.max_in_flight / max(latency_secs, 1e-3)]
         if self.options.requests_per_minute:
             rates.append(self.options.requests_per_minute / 60)
@@ -131,25 +134,36 @@ class Plan:
             rates.append(self.options.tokens_per_minute / 60 / max(1, self.estimate.total_tokens))
         return calls / min(rates)
 
-    def ways(self) -> list[tuple[str, str, str]]:
-        """The ways to ask what is to ask, the budget left aside: (way, dollars, time) for people."""
-        count, limit = self.count.to_ask, self.options.limit
-        rows = count if limit is None else min(count, limit)
-        whole = dataclasses.replace(self, affordable=None)
-        online, hours = duration(whole.secs), batch_hours(self.options, rows)
-        return [
-            ("online", self._usd(rows, "standard"), f"about {online}"),
-            ("flex", self._usd(rows, "flex"), f"{online} or much more: a call may take 30 minutes"),
-            (
-                "batch",
-                self._usd(rows, "batch"),
-                f"within {hours} h; before that, up to {BATCH_QUEUE_HOURS} h of queueing",
-            ),
+    def ways(self) -> list[tuple[str, str, str, str]]:
+        """The ways to ask what is to ask, the budget left aside: (way, rows, dollars, time) for people."""
+        count, options = self.count.to_ask, self.options
+        rows = count if options.limit is None else min(count, options.limit)
+
+        def online(way: str, rows: int, tier: str, more: str = "") -> tuple[str, str, str, str]:
+            time = f"about {duration(self.secs_of(rows))}"
+            return way, f"{rows:,}", self._usd(rows, tier), time + more
+
+        def batch(way: str, rows: int) -> tuple[str, str, str, str]:
+            return way, f"{rows:,}", self._usd(rows, "batch"), self._batch_time(rows)
+
+        lines = [
+            online("online", rows, "standard"),
+            online("flex", rows, "flex", " or much more: a call may take 30 minutes"),
+            batch("batch", rows),
         ]
+        if options.mode == "auto":
+            parts = ways.split(options, rows, options.deadline_hours)
+            lines += [online("auto, online", parts.online, self.settings.service_tier)] if parts.online else []
+            lines += [batch("auto, in batch jobs", parts.batch)] if parts.batch else []
+        return lines
 
     def _usd(self, rows: int, tier: str) -> str:
         cost = self.estimate.cost(self.prices, at=datetime.datetime.now(datetime.UTC), tier=tier)
         return "not known" if cost is None else f"${rows * cost / self.settings.images_per_request:,.4f}"
+
+    def _batch_time(self, rows: int) -> str:
+        hours = ways.batch_hours(self.options, rows)
+        return f"within {hours} h once the jobs run; they may queue for up to {ways.BATCH_QUEUE_HOURS} h before"
 
     @property
     def answer_columns(self) -> tuple[Column, ...]:
@@ -194,21 +208,30 @@ class Plan:
 
     @property
     def _way(self) -> str:
-        return "in batch jobs" if self.mode == "batch" else self.settings.service_tier
+        parts = self.split
+        if parts.online and parts.batch:
+            return f"{parts.online:,} rows {self.settings.service_tier} and {parts.batch:,} in batch jobs"
+        return "in batch jobs" if parts.batch else self.settings.service_tier
 
     def _time_line(self) -> str:
-        if self.mode == "batch":
-            return f"within {batch_hours(self.options, self.rows)} h, and up to {BATCH_QUEUE_HOURS} h of queueing"
-        return f"about {duration(self.secs)} with one worker process, if the quota allows it"
+        parts = self.split
+        online = f"about {duration(self.secs)} with one worker process, if the quota allows it"
+        if parts.online and parts.batch:
+            return f"online {online}; in batch jobs {self._batch_time(parts.batch)}"
+        return self._batch_time(parts.batch) if parts.batch else online
 
     @property
     def _views(self) -> str:
         return f" assets, of {self.count.images_per_key:.1f} images on average" if self.source.asset else ""
 
     def _cost_lines(self) -> list[tuple[str, str]]:
-        if self.cost_usd is None or self.usd_per_row is None:
+        cost = self.cost_usd
+        if cost is None:
             return [("cost", "not known: give --price_usd_per_mtok=IN,OUT")]
-        lines = [("cost", f"${self.cost_usd:,.4f} (${self.usd_per_row * 1000:,.4f} for 1,000 rows)")]
+        batch = self.split.batch * (self.usd_batch or 0.0)
+        both = f" = ${cost - batch:,.4f} online + ${batch:,.4f} in batch jobs" if 0 < batch < cost else ""
+        each = cost / self.rows if self.rows else 0.0
+        lines = [("cost", f"${cost:,.4f}{both} (${each * 1000:,.4f} for 1,000 rows)")]
         price = self.prices.at(datetime.datetime.now(datetime.UTC)) if self.prices else None
         if price and price.recorded:
             lines.append(("price", f"of {price.recorded}, from {price.source}"))
@@ -241,7 +264,9 @@ def make(options: Options, only_keys: Sequence[str] | None = None) -> Plan:
 
     vertex_location = models.location_for(location, settings, options.vertex_location)
     vertex = VertexEndpoint.parse(options.vertex_endpoint, vertex_location)
-    models.resource_name(settings.model, project, vertex_location)
+    published = models.is_published(settings.model, project, vertex_location)
+    if options.mode == "auto" and not published:
+        options = dataclasses.replace(options, mode="online")  # a tuned endpoint answers online only
     warnings = models.check(settings, vertex_location, price_given=options.price_usd_per_mtok is not None)
 
     kept, source = source_of(options, settings, info, task, only_keys)
@@ -266,12 +291,12 @@ def make(options: Options, only_keys: Sequence[str] | None = None) -> Plan:
     with explained("--input_query" if options.input_query else "--input_table", options.input_table or "the query"):
         read_bytes = query.dry_run(endpoint, worklist.count_query(source, done), job)
         count = worklist.count(endpoint, source, done, retry, job)
-    mode = chosen_mode(options, min(count.to_ask, options.limit or count.to_ask))
-    tier = "batch" if mode == "batch" else settings.service_tier
     call = estimate(task, settings, model, images=settings.images_per_request, views=count.images_per_key)
-    cost = call.cost(price, at=datetime.datetime.now(datetime.UTC), tier=tier)
-    usd_per_row = None if cost is None else cost / settings.images_per_request
-    return Plan(
+    now = datetime.datetime.now(datetime.UTC)
+    costs = (call.cost(price, at=now, tier=tier) for tier in (settings.service_tier, "batch"))
+    usd_online, usd_batch = (None if cost is None else cost / settings.images_per_request for cost in costs)
+    rows = count.to_ask if options.limit is None else min(count.to_ask, options.limit)
+    plan = Plan(
         options=options,
         endpoint=endpoint,
         vertex=vertex,
@@ -289,15 +314,16 @@ def make(options: Options, only_keys: Sequence[str] | None = None) -> Plan:
         kept=kept,
         count=count,
         estimate=call,
-        usd_per_row=usd_per_row,
-        affordable=_affordable(options, spent, usd_per_row),
+        usd_online=usd_online,
+        usd_batch=usd_batch,
+        affordable=_affordable(options, rows, spent, usd_online, usd_batch),
         spent_usd=spent,
         asked_before=tuple(_difference(each, asked) for each in before if each.fingerprint != mark and each.bought),
         has_answers=any(each.fingerprint == mark and each.bought for each in before),
         query_bytes=read_bytes,
         warnings=tuple(warnings),
-        mode=mode,
     )
+    return dataclasses.replace(plan, warnings=(*plan.warnings, *_late(plan)))
 
 
 def source_of(
@@ -327,25 +353,13 @@ def source_of(
     return kept, source
 
 
-def chosen_mode(options: Options, rows: int) -> str:
-    """The mode of a plan, online or batch. Auto is batch for what is neither small nor urgent, where the flags
-    let a batch ask it.
-
-    Args:
-        options: the flags.
-        rows: rows to ask.
-    """
-    if options.mode != "auto":
-        return options.mode
-    can = options.images_per_request == 1 and options.unit == "image" and options.service_tier == "standard"
-    can = can and options.image_source == "uri"
-    in_time = options.deadline_hours is None or batch_hours(options, rows) <= options.deadline_hours
-    return "batch" if can and in_time and rows >= BATCH_ROWS else "online"
-
-
-def batch_hours(options: Options, rows: int) -> int:
-    """Hours that batch jobs for so many rows may take once they run: a day for as many of them as run at once."""
-    return BATCH_JOB_HOURS * math.ceil(rows / (options.batch_requests * options.batch_jobs))
+def _late(plan: Plan) -> list[str]:
+    """That a deadline will not be met, in words: what batch jobs would be late for is online's to do, at any pace."""
+    hours, rows = plan.options.deadline_hours, plan.split.online
+    if hours is None or plan.secs <= hours * 3600:
+        return []
+    time = f"which takes about {duration(plan.secs)} with one worker process at these limits"
+    return [f"--deadline_hours={hours:g}: {rows:,} rows are asked online, {time}"]
 
 
 def check_spending(plan: Plan) -> None:
@@ -385,6 +399,11 @@ def _check_given(options: Options) -> None:
     if (options.input_table is None) == (options.input_query is None):
         given = "both" if options.input_table else "neither"
         raise ConfigError(f"give exactly one of --input_table and --input_query; {given} was given")
+    if options.deadline_hours is not None and options.mode != "auto":
+        raise ConfigError(
+            f"--deadline_hours={options.deadline_hours:g}: only --mode=auto looks at it; --mode={options.mode} asks every row "
+            "in its own way"
+        )
 
 
 def _kept(options: Options, info: inputs.TableInfo, task: Task) -> list[inputs.KeptColumn]:
@@ -432,17 +451,19 @@ def _inspect(options: Options, endpoint: Endpoint) -> inputs.TableInfo:
     return inputs.inspect_query(endpoint, options.input_query or "")
 
 
-def _affordable(options: Options, spent_usd: float, usd_per_row: float | None) -> int | None:
+def _affordable(
+    options: Options, rows: int, spent_usd: float, usd_online: float | None, usd_batch: float | None
+) -> int | None:
     """How many rows what is left of the budget pays for; None without a budget."""
     if options.max_cost_usd is None:
         return None
-    if usd_per_row is None:
+    if usd_online is None or usd_batch is None:
         raise ConfigError(
             f"--max_cost_usd={options.max_cost_usd:g}: the model's price is not known, so a budget cannot be kept; "
             "add --price_usd_per_mtok=IN,OUT"
         )
     left = max(0.0, options.max_cost_usd - spent_usd)
-    return math.floor(left / usd_per_row) if usd_per_row else None
+    return ways.affordable(options, rows, left, usd_online, usd_batch) if usd_online and usd_batch else None
 
 
 def _difference(other: books.OtherFingerprint, asked: dict[str, Any]) -> tuple[str, int, list[str]]:

@@ -101,7 +101,7 @@ def _check_dataflow(made: PipelineOptions) -> None:
 
 def is_local(given: Options) -> bool:
     """Whether the launcher itself waits for the end: on every runner but Dataflow's."""
-    return given.runner.lower() not in ("dataflowrunner", "dataflow")
+    return not given.on_dataflow
 
 
 def forks(made: PipelineOptions, given: Options) -> bool:

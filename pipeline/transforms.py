@@ -17,7 +17,7 @@ from pipeline.engine import Lane
 from pipeline.rows import Answer, Failure, Observation
 from pipeline.worker import RunConfig, Shard, Sink, Worker
 
-_Tagged = (
+Tagged = (
     TaggedOutput[typing.Literal["answers"], Answer] | TaggedOutput[typing.Literal["failures"], Failure]
 )  # Beam reads each output's element type from here
 _GLOBAL = (GlobalWindow(),)
@@ -25,7 +25,13 @@ _NAMESPACE = "gemini"
 _METRICS_EVERY_ROWS = 256  # counters are updated by the hundred: one update a row would cost more than the engine
 
 
-class _WorkerDoFn(beam.DoFn):
+def tagged(outcome: Answer | Failure, timestamp: Timestamp = MIN_TIMESTAMP) -> Tagged:
+    """An outcome on its way to `.answers` or `.failures`."""
+    tag = "answers" if isinstance(outcome, Answer) else "failures"
+    return typing.cast(Tagged, TaggedOutput(tag, WindowedValue(outcome, timestamp, _GLOBAL)))
+
+
+class WorkerDoFn(beam.DoFn):
     """A DoFn that uses what its process shares; nothing is opened before `setup`, nothing of it is pickled."""
 
     def __init__(self, config: RunConfig):
@@ -51,7 +57,7 @@ class ReadShard(beam.PTransform):
 
 @beam.typehints.with_input_types(Shard)
 @beam.typehints.with_output_types(Observation)
-class _ReadShardDoFn(_WorkerDoFn):
+class _ReadShardDoFn(WorkerDoFn):
     """One shard behind: a shard is opened when it comes in, and read out when the next one comes, or the bundle's end."""
 
     _opened: Iterator[Observation]
@@ -98,7 +104,7 @@ class Classify(beam.PTransform):
 
 
 @beam.typehints.with_input_types(Observation)
-class _ClassifyDoFn(_WorkerDoFn):
+class _ClassifyDoFn(WorkerDoFn):
     """Keeps calls in flight across the elements of its bundle and emits each outcome as it lands."""
 
     _bundle: Bundle
@@ -115,7 +121,7 @@ class _ClassifyDoFn(_WorkerDoFn):
         self,
         row: Observation,
         timestamp: Timestamp = beam.DoFn.TimestampParam,  # type: ignore[assignment]  # Beam's way to ask for it
-    ) -> Iterator[_Tagged]:
+    ) -> Iterator[Tagged]:
         if timestamp != MIN_TIMESTAMP:
             self._timestamps.setdefault(row.key, []).append(timestamp)
         for outcome in self._bundle.offer(row):
@@ -123,7 +129,7 @@ class _ClassifyDoFn(_WorkerDoFn):
         if self._tally.due:
             self._tally.flush(self._bundle.lane)
 
-    def finish_bundle(self) -> Iterator[_Tagged]:
+    def finish_bundle(self) -> Iterator[Tagged]:
         try:
             for outcome in self._bundle.drain():
                 yield self._emit(outcome)
@@ -141,7 +147,7 @@ class _ClassifyDoFn(_WorkerDoFn):
             self._bundle.close()
             self._unfinished = False
 
-    def _emit(self, outcome: Answer | Failure) -> _Tagged:
+    def _emit(self, outcome: Answer | Failure) -> Tagged:
         """The outcome under its tag, at the timestamp of its own row: another row is in `process` when it lands."""
         stamps = self._timestamps.get(outcome.key)
         timestamp = MIN_TIMESTAMP
@@ -150,8 +156,7 @@ class _ClassifyDoFn(_WorkerDoFn):
             if not stamps:
                 del self._timestamps[outcome.key]
         self._tally.add(outcome)
-        tag = "answers" if isinstance(outcome, Answer) else "failures"
-        return typing.cast(_Tagged, TaggedOutput(tag, WindowedValue(outcome, timestamp, _GLOBAL)))
+        return tagged(outcome, timestamp)
 
 
 class _Tally:
@@ -219,7 +224,7 @@ class WriteRows(beam.PTransform):
         return rejected
 
 
-class _WriteRowsDoFn(_WorkerDoFn):
+class _WriteRowsDoFn(WorkerDoFn):
     _sink: Sink
 
     def process(self, row: Answer | Failure) -> None:

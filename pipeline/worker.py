@@ -85,7 +85,7 @@ class RunConfig:
         tokens_per_minute: likewise.
         budget_usd: what the fingerprint may cost in all, or None.
         spent_before_usd: what it had cost when the run started.
-        usd_per_row: planned dollars of a row, or None when the price is not known.
+        usd_per_row: planned dollars of a row that is asked online, or None when the price is not known.
         job: how the queries of workers are labelled and limited.
         progress_folder: where other processes of this machine tell the launcher how far they are, or None.
         launcher_pid: the launcher's own process, which has no need to.
@@ -129,6 +129,7 @@ class Worker:
         self._tally = Snapshot()
         self._asked = 0
         self._rejections_told = 0
+        self.reserved_usd = 0.0  # of the budget, for batch jobs that are under way or will be
         self.fault: Exception | None = None  # the first error of BigQuery that failed a bundle, as it was raised
 
     @property
@@ -153,15 +154,27 @@ class Worker:
         return ended or (self._stopping[0] if self._stopping is not None else None)
 
     @property
+    def interrupted(self) -> bool:
+        """Whether this process was told to stop, as it is by an interrupt; a budget or a halt ends calls only."""
+        return self._stopping is not None
+
+    @property
     def halted(self) -> str | None:
         """Why this process halted the run, or None."""
         return self._engine.halted if self._engine is not None else None
 
     def read_shard(self, shard: Shard) -> Iterator[Observation]:
         """The shard's rows that this run has neither answered nor filed; ends early when the run was stopped."""
-        config, tables = self.config, self.config.tables
         if self.stopped:
             return
+        for row in self.unwritten(shard):
+            if self.stopped is not None:
+                return
+            yield row
+
+    def unwritten(self, shard: Shard) -> Iterator[Observation]:
+        """The same to the end, whatever has stopped the engine: batch jobs are written and read without it."""
+        config, tables = self.config, self.config.tables
         with self.remembered():
             written = read.keys_written(
                 config.bigquery,
@@ -174,8 +187,6 @@ class Worker:
                 job=config.job,
             )
             for row in read.read_shard(config.bigquery, tables.worklist, shard, config.worklist_columns):
-                if self.stopped is not None:
-                    return
                 if row.key not in written:
                     yield row
 
@@ -360,11 +371,12 @@ class Worker:
         return meter
 
     def _expected_usd(self) -> float:
-        """Dollars expected of what was asked and has not landed: as planned, or as the answers so far cost if that is more."""
+        """Dollars expected of what was asked and has not landed: as planned, or as the answers so far cost if that is more;
+        and those that are reserved."""
         tally, each = self._tally, self.config.usd_per_row or 0.0
         if tally.done >= _SEEN_ROWS and tally.cost_usd:
             each = max(each, tally.cost_usd / tally.done)
-        return (self._asked - tally.done) * each
+        return (self._asked - tally.done) * each + self.reserved_usd
 
     def _writer(self, table: TableName, columns: Sequence[Column]) -> RowWriter:
         with self._lock:

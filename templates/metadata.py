@@ -16,7 +16,10 @@ from pipeline.options import FlagSpec, flag_types, flags
 
 # The launcher sets these itself; a template must not declare them.
 # https://cloud.google.com/dataflow/docs/guides/templates/configuring-flex-templates#pipeline-options
-RESERVED = frozenset({"runner", "project", "job_name", "template_location", "region"})
+_SET_BY_THE_LAUNCHER = frozenset({"runner", "project", "job_name", "template_location", "region"})
+# Refused on Dataflow: batch jobs are the model's own service's, and seen to by a process that waits for them.
+_BATCH = frozenset({"mode", "deadline_hours", "batch_folder", "batch_requests", "batch_jobs"})
+RESERVED = _SET_BY_THE_LAUNCHER | _BATCH
 
 _SPELT = {
     "uri": "URI",
@@ -39,7 +42,7 @@ DESCRIPTION = (
 
 
 def parameters() -> list[dict[str, Any]]:
-    """One ParameterMetadata for each flag that the launcher does not set itself, in the order of declaration."""
+    """One ParameterMetadata for each flag that a user may give to a template, in the order of declaration."""
     kinds = flag_types()
     return [_parameter(field, spec, kinds[field.name]) for field, spec in flags() if field.name not in RESERVED]
 

@@ -24,7 +24,7 @@ LAYERS = [
     ["planning"],
     ["settings"],
     ["images"],
-    ["asking", "evaluation", "tuning", "progress"],
+    ["asking", "evaluation", "tuning", "progress", "ways"],
     ["gemini"],
     ["engine", "bigquery", "options", "console", "leash"],
     ["task"],

@@ -27,13 +27,13 @@ class Unfinished:
         line: the one that it started with.
         folder: gs:// URI of its requests and results.
         collected: the parts whose results are in the tables, by their jobs' display names.
-        launcher: where its last launcher lives, as `rivals.launcher` says it.
+        launchers: where its launchers live, as `rivals.launcher` says it, oldest first.
     """
 
     line: Mapping[str, Any]
     folder: str
     collected: frozenset[str]
-    launcher: Mapping[str, Any]
+    launchers: tuple[Mapping[str, Any], ...]
 
     @property
     def run_id(self) -> str:
@@ -50,7 +50,7 @@ class Unfinished:
             return None
         jobs = [options["batch_job"] for options in told if "batch_job" in options]
         collected = frozenset(job["part"] for job in jobs if job.get("collected"))
-        return cls(lines[0], begun[0]["folder"], collected, begun[-1]["launcher"])
+        return cls(lines[0], begun[0]["folder"], collected, tuple(each["launcher"] for each in begun))
 
 
 def unfinished(plan: Plan) -> Unfinished | None:
@@ -75,15 +75,24 @@ def note_batch(run: Run, folder: str) -> None:
     _note(run, {"batch": {"folder": folder, "launcher": rivals.launcher()}})
 
 
-def note_job(run: Run, job: Job, *, collected: bool) -> None:
-    """A job was made, or its results are in the tables."""
-    told = {"name": job.name, "part": job.part, "state": job.state, "collected": collected}
-    _note(run, {"batch_job": told})
+def note_made(run: Run, job: Job) -> None:
+    """A job was made."""
+    _note_job(run, job, collected=False)
+
+
+def note_collected(run: Run, job: Job) -> None:
+    """A job's results are in the tables."""
+    _note_job(run, job, collected=True)
 
 
 def note_over_budget(run: Run, why: str) -> None:
     """Rows are left unasked, as a worker says it whose meter stops it."""
     _note(run, {}, reason=OVER_BUDGET + why)
+
+
+def _note_job(run: Run, job: Job, *, collected: bool) -> None:
+    told = {"name": job.name, "part": job.part, "state": job.state, "collected": collected}
+    _note(run, {"batch_job": told})
 
 
 def _note(run: Run, options: Mapping[str, Any], reason: str | None = None) -> None:

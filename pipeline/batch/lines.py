@@ -97,15 +97,12 @@ def result(line: bytes) -> Result | None:
         return None
     key, asked = read.get("key"), _digest(read["request"])
     status = read.get("status") or read.get("error") or ""
-    response: Any = None
+    response = _response(read.get("response"))
     error: CallError | None = None
-    if status:
-        text = status if isinstance(status, str) else json.dumps(status)
-        error = CallError(_code(text), text[:1000])
-    else:
-        response = _response(read.get("response"))
-        if response is None:
-            error = CallError("UNKNOWN", "the line has neither a response nor an error")
+    text = status if isinstance(status, str) else json.dumps(status)
+    told = response is not None and (response.candidates or response.HasField("prompt_feedback"))  # and so it is paid
+    if not told and (text or response is None):
+        response, error = None, CallError(_code(text), text[:1000] or "the line has neither a response nor an error")
     return Result(key if isinstance(key, str) else None, asked, response, error)
 
 

@@ -10,57 +10,28 @@ Cloud Storage, the jobs with the service (found by the run's label even where no
 from __future__ import annotations
 
 import contextlib
+import datetime
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pipeline import console, direct, launch, rivals, submit, worker
 from pipeline.batch import journal
-from pipeline.batch.lines import MAX_REQUESTS
-from pipeline.batch.rounds import GOES_ON, Rounds
+from pipeline.batch.flags import check_jobs, place
+from pipeline.batch.launcher import GOES_ON, Launcher
+from pipeline.batch.rounds import Rounds
+from pipeline.batch.service import Jobs
 from pipeline.batch.store import Folder
 from pipeline.errors import ConfigError, Halted, PipelineError
 from pipeline.gemini import models
+from pipeline.gemini.request import request_labels
 from pipeline.launch import Run
-from pipeline.options import Options
 from pipeline.planning import Plan
 from pipeline.rows import RunState
 from pipeline.running import conclude
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
-
-
-def check(options: Options) -> None:
-    """What a batch run cannot do.
-
-    Raises:
-        ConfigError: which flag is in the way.
-    """
-    place(options)
-    if not submit.is_local(options):
-        raise ConfigError(
-            f"--mode=batch with --runner={options.runner}: the model's own service does the work, for half the price; "
-            "leave --runner out, this machine only writes requests and reads results"
-        )
-    if options.image_source == "inline":
-        raise ConfigError("--image_source=inline: a batch asks by URI; leave it out, or --mode=online")
-    if options.images_per_request > 1:
-        raise ConfigError("--images_per_request: a batch asks one image a request; leave it out, or --mode=online")
-    if options.unit == "asset":
-        raise ConfigError("--unit=asset: a batch asks one image a request; leave it out, or --mode=online")
-    if options.service_tier != "standard":
-        raise ConfigError(f"--service_tier={options.service_tier}: a batch has a price of its own; leave it out")
-    if options.batch_requests > MAX_REQUESTS:
-        raise ConfigError(f"--batch_requests={options.batch_requests}: a job takes at most {MAX_REQUESTS:,}")
-
-
-def place(options: Options) -> Folder:
-    """The folder below which each run has its own."""
-    given = options.batch_folder or options.temp_location
-    if not given:
-        raise ConfigError("--batch_folder is missing: where requests and results of batch jobs lie, gs://BUCKET/FOLDER")
-    return Folder.parse(given, "--batch_folder" if options.batch_folder else "--temp_location")
 
 
 def goes_on(plan: Plan) -> bool:
@@ -93,14 +64,15 @@ def run_batch(plan: Plan, beam_options: PipelineOptions) -> int:
         Halted: jobs failed or were cancelled, or rows are still without an outcome after the last round.
         Interrupted: the user stopped this process; the jobs go on.
     """
-    if "/publishers/" not in models.resource_name(plan.settings.model, plan.endpoint.project, plan.vertex.location):
+    check_jobs(plan.options)
+    if not models.is_published(plan.settings.model, plan.endpoint.project, plan.vertex.location):
         raise ConfigError(f"--model={plan.settings.model}: a tuned endpoint answers online only; leave --mode out")
     found = journal.unfinished(plan)
     if found is None:
         run = launch.prepare(plan, 1)
         folder = place(plan.options).below(run.run_id)
     else:
-        _refuse_rival(plan, found)
+        refuse_rival(plan, found)
         run = launch.resumed(plan, found.line)
         folder = Folder(found.folder)
         console.note(f"taking up batch run {run.run_id} of {found.line['at']:%Y-%m-%d %H:%M} UTC")
@@ -112,23 +84,43 @@ def run_batch(plan: Plan, beam_options: PipelineOptions) -> int:
         worker.stop_all("interrupted", 1.0)
 
     shared = worker.acquire(run.config)  # kept open from one graph to the next
-    rounds = Rounds(run, folder, beam_options, set(found.collected if found else ()), stop)
+    launcher = Launcher(
+        run,
+        shared,
+        Jobs(run.config.vertex, plan.endpoint.project, request_labels(run.run_id, plan.task.name)),
+        beam_options,
+        _deadline(plan, found),
+        stop,
+        set(found.collected if found else ()),
+    )
     try:
         with submit.interruptible(interrupted), _in_one_line(shared):
             journal.note_batch(run, folder.uri)
+            if found is not None and (others := journal.unfinished(plan)) is not None:
+                refuse_rival(plan, others)  # again, now that others see this process
             folder.write_json("about.json", {"run_id": run.run_id})  # what cannot be written to is seen before any call
             if found is None and run.rows:
                 direct.first_call(run)
-            reason = rounds.ask()
+            reason = Rounds(launcher, folder).ask()
     except ConfigError as error:
-        if found is None and not rounds.made:  # nothing goes on anywhere
+        if found is None and not launcher.made:  # nothing goes on anywhere
             launch.finish(run, RunState.CANCELLED, str(error)[:1000])
         raise
     finally:
         worker.release(shared.config)
-        rounds.close()
+        launcher.jobs.close()
     worker.close_all()
     return _end(run, reason)
+
+
+def _deadline(plan: Plan, found: journal.Unfinished | None) -> datetime.datetime | None:
+    """When the answers are wanted: so long after the run's start, or after now where the start knew another deadline."""
+    hours = plan.options.deadline_hours
+    if hours is None:
+        return None
+    same = found is not None and (found.line["options"] or {}).get("deadline_hours") == hours
+    start = found.line["at"] if found is not None and same else datetime.datetime.now(datetime.UTC)
+    return start + datetime.timedelta(hours=hours)
 
 
 @contextlib.contextmanager
@@ -156,15 +148,16 @@ def _in_one_line(shared: worker.Worker) -> Iterator[None]:
         ) from error
 
 
-def _refuse_rival(plan: Plan, found: journal.Unfinished) -> None:
-    """Two launchers of one run would collect, and ask again, the same rows."""
-    line = {**found.line, "options": {"launcher": found.launcher}}
-    alive = rivals.life(plan, line) is rivals.Life.ALIVE
-    if alive and found.launcher != rivals.launcher() and not plan.options.allow_concurrent_runs:
-        raise ConfigError(
-            f"batch run {found.run_id} of the same question is seen to by another process: wait for it, or stop it (its "
-            "jobs go on); --allow_concurrent_runs takes it up all the same"
-        )
+def refuse_rival(plan: Plan, found: journal.Unfinished) -> None:
+    """Two launchers of one run would collect, and ask again, the same rows: who has noted itself later yields."""
+    for other in found.launchers:
+        if other == rivals.launcher() or plan.options.allow_concurrent_runs:
+            return
+        if rivals.life(plan, {**found.line, "options": {"launcher": other}}) is rivals.Life.ALIVE:
+            raise ConfigError(
+                f"batch run {found.run_id} of the same question is seen to by another process: wait for it, or stop it (its "
+                "jobs go on); --allow_concurrent_runs takes it up all the same"
+            )
 
 
 def _end(run: Run, reason: str | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 from collections.abc import Mapping
@@ -97,6 +98,13 @@ class Jobs:
     def get(self, name: str) -> Job:
         """One job as it is now."""
         return _job(self._client.get_batch_prediction_job(name=name, timeout=_CALL_SECS, retry=_retry()))
+
+    def cancel(self, name: str) -> None:
+        """Have a job end; what it has done by then is kept, and paid. Nothing happens where it has ended."""
+        from google.api_core import exceptions
+
+        with contextlib.suppress(exceptions.FailedPrecondition, exceptions.NotFound):
+            self._client.cancel_batch_prediction_job(name=name, timeout=_CALL_SECS, retry=_retry())
 
     def close(self) -> None:
         self._client.transport.close()

@@ -1,4 +1,4 @@
-"""The two graphs of a batch run, and their DoFns: requests out of the worklist, outcomes out of the results."""
+"""The two graphs of batch jobs, and their DoFns: requests out of the worklist, outcomes out of the results."""
 
 import dataclasses
 import io
@@ -8,41 +8,35 @@ import typing
 from collections.abc import Iterator
 
 import apache_beam as beam
-from apache_beam.pvalue import PCollection, TaggedOutput
-from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.timestamp import MIN_TIMESTAMP
-from apache_beam.utils.windowed_value import WindowedValue
+from apache_beam.pvalue import PCollection
 
-from pipeline import worker
+from pipeline import graph
 from pipeline.batch import lines, results
 from pipeline.batch.store import Folder
-from pipeline.bigquery import read
 from pipeline.engine import Lane
 from pipeline.engine.call import Again, Split
 from pipeline.errors import Halted
 from pipeline.rows import Answer, Failure, Observation
-from pipeline.transforms import WriteRows
+from pipeline.transforms import Tagged, WorkerDoFn, WriteRows, tagged
 from pipeline.worker import RunConfig, Shard, Worker
-
-_Tagged = TaggedOutput[typing.Literal["answers"], Answer] | TaggedOutput[typing.Literal["failures"], Failure]
 
 _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """A range of the worklist that goes into one file of requests, or into several where it is too long for one."""
+    """Ranges of the worklist that go into one file of requests, or into several where they are too long for one."""
 
     name: str
-    shard: Shard
+    shards: tuple[Shard, ...]
     most_requests: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Collected:
-    """A job that has ended: the rows that it was asked, and where its results lie."""
+    """A job that has ended: the ranges that its rows are of, and where its results lie."""
 
-    shard: Shard
+    shards: tuple[Shard, ...]
     results: str
     secs: float
 
@@ -58,9 +52,7 @@ def build_results(pipeline: beam.Pipeline, config: RunConfig, jobs: list[Collect
     """Results in; answers and failures out, by the writers of every run."""
     ended = pipeline | "Jobs" >> beam.Create(jobs, reshuffle=False) | "Spread" >> beam.Reshuffle()
     outcomes = ended | "ReadResults" >> ReadResults(config)
-    rejected = outcomes.answers | "WriteAnswers" >> WriteRows(config, "answers")
-    outcomes.failures | "WriteFailures" >> WriteRows(config, "failures")
-    rejected | "WriteRejected" >> WriteRows(config, "failures")
+    graph.write(outcomes, config)
 
 
 @dataclasses.dataclass(eq=False)
@@ -88,20 +80,9 @@ class ReadResults(beam.PTransform):
         return pcoll | beam.ParDo(_ReadResultsDoFn(self.config)).with_outputs("answers", "failures")
 
 
-class _WorkerDoFn(beam.DoFn):
-    def __init__(self, config: RunConfig) -> None:
-        self._config = config
-
-    def setup(self) -> None:
-        self._worker: Worker = worker.acquire(self._config)
-
-    def teardown(self) -> None:
-        worker.release(self._config)
-
-
 @beam.typehints.with_input_types(File)
 @beam.typehints.with_output_types(Failure)
-class _WriteRequestsDoFn(_WorkerDoFn):
+class _WriteRequestsDoFn(WorkerDoFn):
     def __init__(self, config: RunConfig, folder: Folder) -> None:
         super().__init__(config)
         self._folder = folder
@@ -110,8 +91,8 @@ class _WriteRequestsDoFn(_WorkerDoFn):
         builder = self._config.question.builder
         parts = _Parts(self._folder, file)
         with parts:
-            for row in _unwritten(self._worker, file.shard):
-                if self._worker.stopped:
+            for row in _unwritten(self._worker, file.shards):
+                if self._worker.interrupted:
                     break  # without a note: the next command writes this file anew
                 if row.problem:
                     yield self._worker.unusable(row)
@@ -147,8 +128,7 @@ class _Parts:
     def finish(self) -> None:
         if self._rows:
             self._close_part()
-        shard = dataclasses.asdict(self._file.shard)
-        self._folder.write_json(f"{self._file.name}.json", {"shard": shard, "parts": self._written})
+        self._folder.write_json(f"{self._file.name}.json", {"parts": self._written})
 
     def _close_part(self) -> None:
         name = f"{self._file.name}-{len(self._written):03d}"
@@ -160,22 +140,22 @@ class _Parts:
 
 
 @beam.typehints.with_input_types(Collected)
-class _ReadResultsDoFn(_WorkerDoFn):
-    def process(self, job: Collected) -> Iterator[_Tagged]:
+class _ReadResultsDoFn(WorkerDoFn):
+    def process(self, job: Collected) -> Iterator[Tagged]:
         shared, tally = self._worker, results.Tally()
         question = results.priced_as_batch(self._config.question)
         # Read whole, whatever has stopped the engine: these answers are paid for.
-        rows = results.Open(question, (row for row in _unwritten(shared, job.shard) if not row.problem))
+        rows = results.Open(question, (row for row in _unwritten(shared, job.shards) if not row.problem))
         again = _Again(shared)
         for ask, step in results.settled(question, rows, _output(Folder(job.results)), job.secs * 1e3, tally):
             shared.expect(1)
             for outcome in results.outcomes(step):
-                yield _emitted(outcome)
+                yield tagged(outcome)
             for each in (ask,) if isinstance(step, Again) else step.jobs if isinstance(step, Split) else ():
                 for outcome in again.offer(each):
-                    yield _emitted(outcome)
+                    yield tagged(outcome)
         for outcome in again.drain():
-            yield _emitted(outcome)
+            yield tagged(outcome)
         if tally.doubled or tally.unreadable:
             _log.warning(
                 "%s: %d lines of rows that had an outcome already, %d lines that cannot be read",
@@ -210,34 +190,13 @@ class _Again:
             yield from self._lane.drain()
 
 
-def _unwritten(shared: Worker, shard: Shard) -> Iterator[Observation]:
-    """The rows of a shard that the run has neither answered nor filed."""
-    config, tables = shared.config, shared.config.tables
-    with shared.remembered():
-        written = read.keys_written(
-            config.bigquery,
-            tables.worklist,
-            shard,
-            answers=tables.answers,
-            failures=tables.failures,
-            run_id=config.run_id,
-            since=config.started_at,
-            job=config.job,
-        )
-        for row in read.read_shard(config.bigquery, tables.worklist, shard, config.worklist_columns):
-            if row.key not in written:
-                yield row
+def _unwritten(shared: Worker, shards: tuple[Shard, ...]) -> Iterator[Observation]:
+    for shard in shards:
+        yield from shared.unwritten(shard)
 
 
 def _output(folder: Folder) -> Iterator[lines.Result | None]:
     """The lines of all result files of a job; the service puts them into a folder of its own below ours."""
-    for name in folder.names():
-        if name.endswith(".jsonl"):
-            for line in folder.lines(name):
-                yield lines.result(line)
-
-
-def _emitted(outcome: Answer | Failure) -> _Tagged:
-    tag = "answers" if isinstance(outcome, Answer) else "failures"
-    value = WindowedValue(outcome, MIN_TIMESTAMP, (GlobalWindow(),))
-    return typing.cast(_Tagged, TaggedOutput(tag, value))
+    for name in folder.results():
+        for line in folder.lines(name):
+            yield lines.result(line)

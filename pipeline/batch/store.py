@@ -42,6 +42,10 @@ class Folder:
         blobs = self._client.list_blobs(bucket, prefix=f"{prefix}/", timeout=_TIMEOUT_SECS)
         return sorted(blob.name.removeprefix(f"{prefix}/") for blob in blobs)
 
+    def results(self) -> list[str]:
+        """The names of the files of lines in the folder."""
+        return [name for name in self.names() if name.endswith(".jsonl")]
+
     def write(self, name: str, content: IO[bytes]) -> None:
         """Store what a file holds, from its beginning, over what was there."""
         from google.cloud.storage.retry import DEFAULT_RETRY

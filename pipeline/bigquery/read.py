@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.bigquery.client import Endpoint
 from pipeline.bigquery.names import TableName
 from pipeline.bigquery.query import Job, Query, run
-from pipeline.bigquery.worklist import Shard
+from pipeline.bigquery.worklist import Shard, sizes
 from pipeline.rows import Observation
 
 if TYPE_CHECKING:
@@ -146,9 +146,28 @@ def keys_written(
         job: Labels and limit of the query's bill.
     """
     sql = f"""SELECT key FROM {worklist.sql}
-WHERE shard BETWEEN {int(shard.lo)} AND {int(shard.hi)} AND key IN (
+WHERE shard BETWEEN {int(shard.lo)} AND {int(shard.hi)} AND key IN ({_written(answers, failures)})"""
+    return {row["key"] for row in run(endpoint, Query(sql, {"run_id": run_id, "since": since}), job)}
+
+
+def rows_left(
+    endpoint: Endpoint,
+    worklist: TableName,
+    *,
+    answers: TableName,
+    failures: TableName,
+    run_id: str,
+    since: datetime.datetime,
+    job: Job | None = None,
+) -> list[tuple[int, int]]:
+    """Returns how many rows the run has neither answered nor filed, by their value of `shard`; arguments as above."""
+    sql = f"SELECT shard FROM {worklist.sql} WHERE key NOT IN ({_written(answers, failures)})"
+    return sizes(endpoint, Query(sql, {"run_id": run_id, "since": since}), job)
+
+
+def _written(answers: TableName, failures: TableName) -> str:
+    return f"""
   SELECT key FROM {answers.sql} WHERE run_id = @run_id AND classified_at >= @since
   UNION DISTINCT
   SELECT key FROM {failures.sql} WHERE run_id = @run_id AND failed_at >= @since
-)"""
-    return {row["key"] for row in run(endpoint, Query(sql, {"run_id": run_id, "since": since}), job)}
+"""

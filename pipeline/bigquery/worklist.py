@@ -393,14 +393,19 @@ def create(
 
 def shards(endpoint: Endpoint, table: TableName, rows_per_shard: int, job: Job | None = None) -> list[Shard]:
     """Returns the shards of a worklist: contiguous ranges of about so many rows, that together hold every row once."""
+    return list(grouped(sizes(endpoint, Query(f"SELECT shard FROM {table.sql}"), job), rows_per_shard))
+
+
+def sizes(endpoint: Endpoint, rows: Query, job: Job | None = None) -> list[tuple[int, int]]:
+    """Returns how many of some rows of a worklist have each value of `shard`: (shard, rows) pairs, sorted."""
     # One line with a string: result pages of thousands of rows are slow on the emulator.
     sql = (
         "SELECT STRING_AGG(CONCAT(CAST(shard AS STRING), ':', CAST(wl_rows AS STRING)), ',' ORDER BY shard) AS sizes\n"
-        f"FROM (SELECT shard, COUNT(*) AS wl_rows FROM {table.sql} GROUP BY shard)"
+        f"FROM (SELECT shard, COUNT(*) AS wl_rows FROM ({rows.sql}) GROUP BY shard)"
     )
-    sizes = run(endpoint, Query(sql), job)[0]["sizes"] or ""
-    pairs = (pair.split(":") for pair in sizes.split(",") if pair)
-    return list(grouped([(int(shard), int(rows)) for shard, rows in pairs], rows_per_shard))
+    found = run(endpoint, Query(sql, rows.parameters), job)[0]["sizes"] or ""
+    pairs = (pair.split(":") for pair in found.split(",") if pair)
+    return [(int(shard), int(count)) for shard, count in pairs]
 
 
 def grouped(sizes: Sequence[tuple[int, int]], rows_per_shard: int) -> Iterator[Shard]:

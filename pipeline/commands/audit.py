@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline import console, options, planning
+from pipeline.batch.journal import Unfinished
 from pipeline.bigquery import books, tables
 from pipeline.bigquery.client import Endpoint, explained
 from pipeline.bigquery.names import TableName
@@ -58,6 +59,11 @@ def main(argv: Sequence[str]) -> int:
     ends = [line["state"] for line in lines if line["state"] != RunState.STARTED]
     life = Life.DEAD if ends else life_of(endpoint, answers, failures, started, job)
     end, reason = _end(found, ends, told, life)
+    if Unfinished.by(lines) is not None and found.not_asked:
+        end, reason = RunState.STARTED, "audited"
+        console.note(
+            f"batch run {run_id} is not over, whatever became of its launcher: the same command collects its jobs"
+        )
     console.table(
         "Books", ("what", "how much"), _table(found, [*(line["state"] for line in lines)], life if not ends else None)
     )

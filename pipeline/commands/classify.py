@@ -24,12 +24,12 @@ def main(argv: Sequence[str]) -> int:
     logging.basicConfig(handlers=[console.LogHandler()], format=logging.BASIC_FORMAT)  # others' warnings
     with console.busy("loading Beam", quiet=given.quiet):
         from pipeline import submit, worker  # with Beam: only once our own flags are known to be right
+        from pipeline.batch import flags
         from pipeline.batch import run as batch
         from pipeline.commands import evaluate
 
     beam_options = submit.beam_options(argv, given)
-    if given.mode == "batch":
-        batch.check(given)  # what is wrong with the flags is said before any table is looked at
+    flags.check(given)
     evaluates_first = evaluate.demanded(given)
     with terminable():
         with console.busy("counting the rows", quiet=given.quiet):
@@ -40,8 +40,7 @@ def main(argv: Sequence[str]) -> int:
             evaluate.check(given, plan.task, beams)
             plan = planning.make(given)  # the labelled rows are answered now
         try:
-            if plan.mode == "batch" or batch.goes_on(plan):
-                batch.check(given)  # where it is --mode=auto that says so
+            if given.mode == "batch" or plan.split.batch or batch.goes_on(plan):
                 return batch.run_batch(plan, beam_options)
             batch.refuse_online(plan)
             with console.busy("writing the worklist", quiet=given.quiet):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline import console, direct, options, planning
+from pipeline.batch import flags, journal
 from pipeline.console import duration
 from pipeline.engine import EngineHalted
 from pipeline.errors import ConfigError, Halted
@@ -33,17 +34,22 @@ def main(argv: Sequence[str]) -> int:
         from pipeline import submit  # only Beam's own flags, or misspelt ones, are worth loading Beam for
 
         submit.beam_options(argv, given)
+    flags.check(given)
     plan = planning.make(given)
     for warning in plan.warnings:
         console.note(f"warning: {warning}")
     console.table("Plan", ("what", "how much"), plan.lines())
-    console.table("Ways to ask, by --mode and --service_tier", ("way", "dollars", "time"), plan.ways())
+    console.table("Ways to ask, by --mode and --service_tier", ("way", "rows", "dollars", "time"), plan.ways())
+    if (found := journal.unfinished(plan)) is not None:
+        console.say(f"batch run {found.run_id} of this question is not over: classify collects it first, and asks less")
     for mark, answers, changes in plan.asked_before:
         console.say(f"{answers:,} answers to another version of this question ({mark}): {'; '.join(changes)}")
     if rows is not None:
         with terminable():
             _print_sample(plan, _ask(plan, rows))
     try:
+        if plan.split.batch:
+            flags.check_jobs(given)
         planning.check_spending(plan)
     except ConfigError as error:
         console.say(f"classify would stop here: {error}")
@@ -89,7 +95,7 @@ def _print_sample(plan: Plan, sample: direct.Sample) -> None:
         ("cost", _cost(sample)),
     ]
     if sample.latency_secs is not None:
-        secs = plan.secs_at(sample.latency_secs)
+        secs = plan.secs_of(plan.rows, sample.latency_secs)
         lines.append(
             (
                 "time",

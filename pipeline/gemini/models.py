@@ -292,3 +292,8 @@ def resource_name(model: str, project: str, location: str) -> str:
         f"--model={model}: expected a model id such as {default_model()}, the number of a tuned endpoint, "
         "or projects/P/locations/L/endpoints/N"
     )
+
+
+def is_published(model: str, project: str, location: str) -> bool:
+    """Whether it is a publisher's model, not a tuned one; other arguments and errors as `resource_name`."""
+    return "/publishers/" in resource_name(model, project, location)

@@ -46,6 +46,7 @@ class Behaviour:
         state: what they end in.
         error: why, for a job that fails.
         share: part of the rows that is answered, of a job that ends early.
+        answer: the response to every row, instead of the Vertex AI stand-in's to each: for files of many.
         keys: whether lines keep the key of their request.
         change: what is done to the lines.
         most_jobs: more live jobs than that are refused with RESOURCE_EXHAUSTED.
@@ -55,6 +56,7 @@ class Behaviour:
     state: str = "SUCCEEDED"
     error: str = ""
     share: float = 1.0
+    answer: Line | None = None
     keys: bool = True
     change: Change | None = None
     most_jobs: int = 1000
@@ -79,6 +81,7 @@ class BatchStandIn:
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="batch-job")
         self._handlers: dict[str, tuple[Any, Any]] = {
             "CreateBatchPredictionJob": (self._create, types.CreateBatchPredictionJobRequest),
+            "CancelBatchPredictionJob": (self._cancel, types.CancelBatchPredictionJobRequest),
             "GetBatchPredictionJob": (self._get, types.GetBatchPredictionJobRequest),
             "ListBatchPredictionJobs": (self._list, types.ListBatchPredictionJobsRequest),
         }
@@ -148,7 +151,8 @@ class BatchStandIn:
             def job_call(raw: bytes, context: Any) -> bytes:
                 reply = handle(kind.deserialize(raw), context)
                 self.before_reply(name)
-                return bytes(type(reply).serialize(reply))
+                own = hasattr(type(reply), "serialize")  # proto-plus; an Empty is plain protobuf
+                return bytes(type(reply).serialize(reply) if own else reply.SerializeToString())
 
             return job_call
         forward = self._channel.unary_unary(method)
@@ -202,6 +206,19 @@ class BatchStandIn:
                 context.abort(grpc.StatusCode.NOT_FOUND, f"The BatchPredictionJob {request.name} does not exist.")
             return self._types.BatchPredictionJob(self._jobs[request.name])
 
+    def _cancel(self, request: Any, context: Any) -> Any:
+        """A held job ends in the background with the share of rows that its behaviour says."""
+        import grpc
+        from google.protobuf import empty_pb2
+
+        job = self._get(request, context)
+        if job.state != self._types.JobState.JOB_STATE_RUNNING:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"The job {request.name} has ended.")
+        self._jobs[request.name].state = self._types.JobState.JOB_STATE_CANCELLING
+        behaviour = dataclasses.replace(self._behaviours[request.name], hold=False, state="CANCELLED")
+        self._pool.submit(self._run, request.name, behaviour)
+        return empty_pb2.Empty()
+
     def _list(self, request: Any, _context: Any) -> Any:
         """Newest first, two a page: a client that reads one page only would miss jobs."""
         wanted = _FILTER.fullmatch(request.filter)
@@ -225,7 +242,7 @@ class BatchStandIn:
         if len(read) > _MAX_REQUESTS or len(content) > _MAX_BYTES:
             behaviour = Behaviour(state="FAILED", error="The input has more than 200,000 requests or 1 GB.")
         some = read[: round(len(read) * behaviour.share)] if behaviour.state != "FAILED" else []
-        lines: list[Line] = [self._line(job.model, line, keeps=behaviour.keys) for line in some]
+        lines: list[Line] = [self._line(job.model, line, behaviour) for line in some]
         answered = sum(not line["status"] for line in lines)
         random.Random(len(lines)).shuffle(lines)
         changed: Sequence[Line | str] = behaviour.change(lines) if behaviour.change else lines
@@ -244,17 +261,19 @@ class BatchStandIn:
             job.error.message = behaviour.error
             job.state = getattr(self._types.JobState, f"JOB_STATE_{behaviour.state}")
 
-    def _line(self, model: str, line: Line, *, keeps: bool) -> Line:
+    def _line(self, model: str, line: Line, behaviour: Behaviour) -> Line:
         """A line of output: the request as it was sent, with its response or its error."""
         import grpc
         from google.protobuf import json_format
 
+        echo = {"request": line["request"], "processed_time": "2026-11-23T00:00:00.000+00:00", "status": ""}
+        if behaviour.keys and "key" in line:
+            echo["key"] = line["key"]
+        if behaviour.answer is not None:
+            return echo | {"response": behaviour.answer}
         request = self._types.GenerateContentRequest.pb()()
         json_format.ParseDict(line["request"], request)
         request.model = model
-        echo = {"request": line["request"], "processed_time": "2026-11-23T00:00:00.000+00:00", "status": ""}
-        if keeps and "key" in line:
-            echo["key"] = line["key"]
         try:
             routing = (("x-goog-request-params", f"model={quote(model, safe='')}"),)
             raw = self._channel.unary_unary(_GENERATE)(request.SerializeToString(), metadata=routing)

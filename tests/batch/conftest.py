@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import batch_launcher
 import pytest
 
+from benchmarks.books_rig import Child
 from pipeline import __main__, worker
 from pipeline.bigquery.client import Endpoint
 from pipeline.bigquery.query import Query, run
@@ -22,9 +21,7 @@ from pipeline.local.storage import Storage
 from pipeline.local.vertex import VertexStandIn
 
 PICTURES = 24
-
-_launchers = multiprocessing.get_context("forkserver")  # a fork of a process that has Beam already: no 5 s a launcher
-_launchers.set_forkserver_preload(["pipeline.submit", "pipeline.batch.run", "pipeline.batch.steps"])
+FAST = {"pipeline.batch.watch.FIRST_POLL_SECS": 0.02}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +38,8 @@ class Result:
 
 
 class Cloud:
-    """One test's cloud: an input of 24 pictures, the services, and commands in this process or in one that is killed."""
+    """One test's cloud: the input of 24 pictures, which all share, the services, and commands in this process or in one
+    that is killed."""
 
     def __init__(
         self,
@@ -50,9 +48,10 @@ class Cloud:
         storage: Storage,
         service: BatchStandIn,
         dataset: str,
+        observations: str,
         capsys: Any,
     ) -> None:
-        self.vertex, self.storage, self.service, self.dataset = vertex, storage, service, dataset
+        self.vertex, self.storage, self.service, self.observations = vertex, storage, service, observations
         self.endpoint = Endpoint(bigquery.project, "US", bigquery.rest, bigquery.storage)
         self.output = f"{dataset}.answers"
         self._capsys = capsys
@@ -61,7 +60,7 @@ class Cloud:
             f"--bigquery_endpoint={bigquery.rest}",
             f"--bigquery_storage_endpoint={bigquery.storage}",
             f"--vertex_endpoint={service.endpoint}",
-            f"--input_table={dataset}.latest_observations",
+            f"--input_table={observations}",
             f"--output_table={self.output}",
             f"--batch_folder=gs://batches/{dataset.rpartition('.')[2]}",
             "--max_failure_ratio=1",
@@ -84,12 +83,10 @@ class Cloud:
     def classify(self, *flags: str) -> Result:
         return self.run("classify", "--mode=batch", *flags)
 
-    def launcher(self, *flags: str) -> Any:
+    def launcher(self, *flags: str, **constants: Any) -> Child:
         """A process of its own that runs the command, to be killed."""
         argv = ["classify", "--mode=batch", *self.flags, *flags]
-        process = _launchers.Process(target=batch_launcher.command, args=(argv, self.storage.environment), daemon=True)
-        process.start()
-        return process
+        return Child(argv, {**FAST, **constants}, self.storage.environment)
 
     def query(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
         """Rows of a query; `{answers}` is filled in."""
@@ -123,22 +120,28 @@ def storage() -> Iterator[Storage]:
         yield service
 
 
+@pytest.fixture(scope="session")
+def observations(bigquery: BigQueryEmulator, pictures: tuple[Path, list[samples.Sample]]) -> str:
+    """The input table; no test changes it."""
+    with Endpoint(bigquery.project, "US", bigquery.rest, bigquery.storage).client() as client:
+        return samples.fill_tables(client, pictures[1], dataset="batch_input")
+
+
 @pytest.fixture
 def cloud(
     bigquery: BigQueryEmulator,
     stand_in: VertexStandIn,
     storage: Storage,
     dataset: str,
-    pictures: tuple[Path, list[samples.Sample]],
+    observations: str,
     capsys: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Cloud]:
     stand_in.reset()
     for name, value in storage.environment.items():
         monkeypatch.setenv(name, value)
+    for name, value in FAST.items():
+        monkeypatch.setattr(name, value)
     with BatchStandIn(stand_in, storage) as service:
-        cloud = Cloud(bigquery, stand_in, storage, service, dataset, capsys)
-        with cloud.endpoint.client() as client:
-            samples.fill_tables(client, pictures[1], dataset=dataset.partition(".")[2])
-        yield cloud
+        yield Cloud(bigquery, stand_in, storage, service, dataset, observations, capsys)
         worker.close_all()

@@ -11,8 +11,6 @@ from pipeline.asking import Question
 from pipeline.batch import lines, results
 from pipeline.engine.call import Again, Fault, Landed
 from pipeline.gemini import models
-from pipeline.options import Options
-from pipeline.planning import chosen_mode
 from pipeline.rows import Answer, Failure, Observation
 from pipeline.task import Task
 
@@ -165,23 +163,3 @@ def test_an_invalid_answer_is_to_be_asked_again_and_where_it_may_not_be_its_cost
     assert (failure.reason, failure.attempts, failure.usage.total_tokens) == ("unavailable", 1, 1020)
     assert failure.usage.cost_usd > 0
     assert not isinstance(step, Landed)
-
-
-@pytest.mark.parametrize(
-    ("flags", "rows", "mode"),
-    [
-        ({}, 10**6, "online"),
-        ({"mode": "batch"}, 5, "batch"),
-        ({"mode": "auto"}, 9_999, "online"),
-        ({"mode": "auto"}, 10_000, "batch"),
-        ({"mode": "auto", "deadline_hours": 23.0}, 10_000, "online"),
-        ({"mode": "auto", "deadline_hours": 24.0}, 10_000, "batch"),
-        ({"mode": "auto", "deadline_hours": 24.0}, 1_000_000, "online"),
-        ({"mode": "auto", "deadline_hours": 48.0}, 1_000_000, "batch"),
-        ({"mode": "auto", "images_per_request": 4}, 10_000, "online"),
-        ({"mode": "auto", "unit": "asset"}, 10_000, "online"),
-        ({"mode": "auto", "service_tier": "priority"}, 10_000, "online"),
-    ],
-)
-def test_auto_asks_online_what_is_small_or_urgent_and_the_rest_in_batches(flags, rows, mode):
-    assert chosen_mode(Options(**flags), rows) == mode

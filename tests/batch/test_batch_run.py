@@ -56,7 +56,7 @@ def test_lines_are_matched_by_key_or_by_what_was_asked_whatever_their_order_and_
 
 
 def test_a_row_with_an_error_is_a_failure_with_its_reason_and_is_asked_again_where_that_may_help(cloud):
-    uris = [row["gcs_uri"] for row in cloud.query(f"SELECT gcs_uri FROM `{cloud.dataset}.latest_observations`")]
+    uris = [row["gcs_uri"] for row in cloud.query(f"SELECT gcs_uri FROM `{cloud.observations}`")]
     kinds = ["IMAGE_NOT_FOUND", "IMAGE_DENIED", "IMAGE_INVALID", "UNAVAILABLE", "blocked", "finish:RECITATION"]
     cloud.vertex.configure(faults=[Fault(kind, uri) for kind, uri in zip(kinds, uris, strict=False)])
     ended = cloud.classify(SIGNS, "--run_id=first")
@@ -70,7 +70,7 @@ def test_a_row_with_an_error_is_a_failure_with_its_reason_and_is_asked_again_whe
 
 
 def test_an_answer_that_needs_a_second_call_is_asked_again_online_and_pays_for_both(cloud):
-    rows = cloud.query(f"SELECT gcs_uri FROM `{cloud.dataset}.latest_observations` ORDER BY gcs_uri LIMIT 3")
+    rows = cloud.query(f"SELECT gcs_uri FROM `{cloud.observations}` ORDER BY gcs_uri LIMIT 3")
     wrong, empty, never = (row["gcs_uri"] for row in rows)
     cloud.vertex.configure(
         faults=[Fault("wrong_label", wrong, first=1), Fault("empty", empty, first=1), Fault("wrong_label", never)]
@@ -138,27 +138,27 @@ def test_the_budget_leaves_jobs_unsubmitted_that_it_does_not_pay_for(cloud):
     assert spent <= budget + 6 * 0.0007
 
 
-def test_unusable_rows_are_failures_without_a_request(cloud):
+def test_unusable_rows_are_failures_without_a_request_and_a_file_has_no_more_bytes_than_it_may(cloud, monkeypatch):
+    monkeypatch.setattr("pipeline.batch.lines.MAX_BYTES", 20_000)
     query = (
         f"SELECT observation_id, IF(MOD(FARM_FINGERPRINT(observation_id), 2) = 0, 'nowhere', gcs_uri) AS gcs_uri "
-        f"FROM `{cloud.dataset}.latest_observations`"
+        f"FROM `{cloud.observations}`"
     )
     cloud.flags = [flag for flag in cloud.flags if not flag.startswith("--input_table")]
     assert cloud.classify(SIGNS, f"--input_query={query}").code == 0
     failed, answered = cloud.count("_failures")[0], cloud.count("")[0]
     assert failed + answered == ROWS
     assert 0 < cloud.service.paid_rows == answered - FIRST
+    uris = [job.input_config.gcs_source.uris[0] for job in cloud.service.jobs]
+    sizes = [len(cloud.storage.read("batches", uri.removeprefix("gs://batches/"))) for uri in uris]
+    assert len(sizes) > 1
+    assert max(sizes) <= 20_000
 
 
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
         (["--batch_folder="], "--batch_folder is missing"),
-        (["--batch_folder=/tmp/x"], "expected gs://BUCKET/FOLDER"),
-        (["--images_per_request=4"], "a batch asks one image a request"),
-        (["--unit=asset"], "a batch asks one image a request"),
-        (["--service_tier=priority"], "a batch has a price of its own"),
-        (["--batch_requests=200001"], "a job takes at most 200,000"),
         (["--model=1234567890", "--vertex_location=us-central1"], "a tuned endpoint answers online only"),
         (["--batch_folder=gs://no-such-bucket/x"], "a batch run needs"),
     ],
@@ -171,11 +171,62 @@ def test_what_a_batch_cannot_do_is_said_before_anything_is_paid(cloud, flags, sa
 
 def test_plan_shows_the_ways_side_by_side(cloud):
     shown = cloud.run("plan", SIGNS, "--mode=batch").out
-    online, flex, batch = (
-        next(line for line in shown.splitlines() if line.startswith(f"│ {word} "))
-        for word in ("online", "flex", "batch")
-    )
+    online, flex, batch = (line_of(shown, word) for word in ("online", "flex", "batch"))
     dollars = [float(line.split("$")[1].split()[0]) for line in (online, flex, batch)]
     assert dollars == [pytest.approx(0.0106, abs=2e-4), *[pytest.approx(dollars[0] / 2, abs=1e-4)] * 2]
     assert "within 24 h" in batch
     assert cloud.service.jobs == []
+
+
+def line_of(shown, way):
+    return next(line for line in shown.splitlines() if line.startswith(f"│ {way} "))
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Jobs are worth it from 5 rows on, and the worklist can be divided anywhere."""
+    monkeypatch.setattr("pipeline.ways.BATCH_ROWS", 5)
+    monkeypatch.setattr("pipeline.bigquery.worklist.ROWS_PER_BUCKET", 1)
+    monkeypatch.setattr("pipeline.launch.ROWS_PER_SHARD", 1)
+
+
+@pytest.mark.usefixtures("small")
+def test_auto_asks_in_batch_jobs_what_they_do_by_the_deadline_and_the_rest_online_at_the_same_time(cloud):
+    flags = [SIGNS, "--mode=auto", "--deadline_hours=30", "--batch_requests=6", "--batch_jobs=2"]
+    shown = cloud.run("plan", *flags).out
+    assert [line_of(shown, f"auto, {way}").split("│")[2].strip() for way in ("online", "in batch jobs")] == ["12", "12"]
+    assert "12 rows standard and 12 in batch jobs" in shown
+    # The jobs end when the other rows are answered, and not before.
+    cloud.service.behaviour = Behaviour(hold=True)
+    cloud.service.before_reply = lambda method: (
+        method == "GetBatchPredictionJob" and cloud.vertex.stats()["paid_calls"] >= 12 and cloud.service.finish()
+    )
+    ended = cloud.run("classify", *flags, "--max_cost_usd=1")
+    assert ended.code == 0, ended.err
+    assert cloud.count("") == (ROWS, ROWS)
+    found = cloud.query("SELECT traffic_type, COUNT(*) AS n FROM `{answers}` GROUP BY 1 ORDER BY 1")
+    by_way = {row["traffic_type"]: row["n"] for row in found}
+    assert sum(by_way.values()) == ROWS
+    assert 6 < by_way["BATCH"] <= 12
+    assert len(cloud.service.jobs) == 2
+    assert cloud.vertex.stats()["paid_calls"] == ROWS
+
+
+@pytest.mark.usefixtures("small")
+def test_auto_asks_online_what_a_round_of_jobs_has_left_where_that_is_little(cloud):
+    cloud.service.behaviour = Behaviour(state="EXPIRED", share=0.9)
+    ended = cloud.run("classify", SIGNS, "--mode=auto")
+    assert ended.code == 0, ended.err
+    assert cloud.count("") == (ROWS, ROWS)
+    assert len(cloud.service.jobs) == 1
+    assert cloud.service.paid_rows == round(0.9 * IN_JOBS)
+    assert cloud.vertex.stats()["paid_calls"] == ROWS
+
+
+def test_results_that_are_not_where_they_should_be_are_not_paid_again_unasked(cloud):
+    cloud.service.behaviour = Behaviour(change=lambda _: [])
+    with pytest.raises(Halted, match=r"answered 23 rows, but gs://batches/.* holds no line of them"):
+        cloud.run_raising("classify", "--mode=batch", SIGNS)
+    assert len(cloud.service.jobs) == 1
+    assert cloud.count("") == (FIRST, FIRST)
+    assert cloud.query("SELECT not_asked FROM `{answers}_runs` WHERE state != 'started'") == [{"not_asked": IN_JOBS}]

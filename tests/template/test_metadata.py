@@ -44,7 +44,7 @@ def test_a_field_that_dataflow_does_not_know_would_be_refused():
         json_format.Parse(text, dataflow_v1beta3.TemplateMetadata()._pb, ignore_unknown_fields=False)
 
 
-def test_every_flag_of_the_readme_is_a_parameter_but_for_those_that_the_launcher_sets():
+def test_every_flag_of_the_readme_is_a_parameter_but_for_those_that_the_launcher_sets_or_refuses():
     flags = set(re.findall(r"^\| `--(\w+)` \|", README.read_text("utf-8"), re.MULTILINE))
     assert len(flags) > 30
     assert flags - metadata.RESERVED == set(PARAMETERS)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.books_rig import Child, Rig, services
+from benchmarks.books_rig import FAST_START, Child, Rig, services
 from pipeline.local.batch import BatchStandIn, Behaviour
 from pipeline.local.storage import Storage
 
@@ -34,10 +33,15 @@ _ANSWER = {
 }
 
 
-def measure(rows: int, requests: int, prompt_chars: int) -> dict[str, Any]:
+def measure(
+    rig: Rig, storage: Storage, service: BatchStandIn, *, rows: int, requests: int, prompt_chars: int
+) -> dict[str, Any]:
     """Write and read so many rows.
 
     Args:
+        rig: whose Vertex AI stand-in answers any image.
+        storage: with a bucket `bulk`.
+        service: the batch service.
         rows: of the worklist.
         requests: of a file at most.
         prompt_chars: length of the prompt, which each request repeats; it makes files large.
@@ -47,39 +51,37 @@ def measure(rows: int, requests: int, prompt_chars: int) -> dict[str, Any]:
     """
     flags = [
         "--mode=batch",
-        "--batch_folder=gs://bulk/batch",
+        f"--batch_folder=gs://bulk/{rig.dataset}",
         f"--batch_requests={requests}",
         f"--limit={rows}",
         "--task=road_signs",
         f"--prompt={'Which sign is it? '.ljust(prompt_chars, '.')}",
+        f"--vertex_endpoint={service.endpoint}",
     ]
-    with Storage("bulk") as storage:
-        os.environ.update(storage.environment)  # before any child
-        with services(answers="fixed") as (bigquery, vertex), BatchStandIn(vertex, storage) as service:
-            rig = Rig(bigquery, vertex, f"{bigquery.project}.bulk").fill(rows)
-            service.behaviour = Behaviour(hold=True, answer=_ANSWER)
-            flags.append(f"--vertex_endpoint={service.endpoint}")
+    argv = rig.fill(rows).argv("classify", *flags)
+    service.behaviour = Behaviour(hold=True, answer=_ANSWER)
 
-            began = time.monotonic()
-            child, peak = rig.start(*flags), 0.0
-            while sum(_rows(storage, job) for job in service.jobs) < rows - 1:  # one is the first row, asked online
-                peak = _peak_mb(child, peak)
-                if not child.is_alive():
-                    raise RuntimeError(child.wait().err)
-            wrote_secs, wrote_mb = time.monotonic() - began, peak
-            child.send(signal.SIGTERM)
-            child.wait()
-            sizes = [len(_requests(storage, job)) / 1e6 for job in service.jobs]
+    began = time.monotonic()
+    child, peak = Child(argv, FAST_START, storage.environment), 0.0
+    while (written := sum(_rows(storage, job) for job in service.jobs)) < rows - 1:  # one is the first, asked online
+        peak = _peak_mb(child, peak)
+        child.join(0.1)
+        if not child.is_alive():
+            raise RuntimeError(f"{written:,} of {rows:,} rows in jobs: {child.wait().err}")
+    wrote_secs, wrote_mb = time.monotonic() - began, _peak_mb(child, peak)
+    child.send(signal.SIGTERM)
+    child.wait()
+    sizes = [len(_requests(storage, job)) / 1e6 for job in service.jobs]
 
-            service.finish()
-            began = time.monotonic()
-            child, peak = rig.start(*flags), 0.0
-            while child.is_alive():
-                peak = _peak_mb(child, peak)
-                child.join(0.1)
-            ended = child.wait()
-            read_secs = time.monotonic() - began
-            place = rig.place()
+    service.finish()
+    began = time.monotonic()
+    child, peak = Child(argv, FAST_START, storage.environment), 0.0
+    while child.is_alive():
+        peak = _peak_mb(child, peak)
+        child.join(0.1)
+    ended = child.wait()
+    read_secs = time.monotonic() - began
+    place = rig.place()
 
     problems = [] if ended.code == 0 else [f"exit code {ended.code}: {ended.err[-500:]}"]
     if place != {"input_rows": rows, "answered": rows, "doubled": 0, "failed": 0, "nowhere": 0}:
@@ -128,7 +130,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--requests", type=int, default=200_000, help="of a file at most")
     parser.add_argument("--prompt_chars", type=int, default=500, help="length of the prompt")
     given = parser.parse_args(argv)
-    found = measure(given.rows, given.requests, given.prompt_chars)
+    with (
+        Storage("bulk") as storage,
+        services(answers="fixed") as (bigquery, vertex),
+        BatchStandIn(vertex, storage) as service,
+    ):
+        rig = Rig(bigquery, vertex, f"{bigquery.project}.bulk")
+        found = measure(
+            rig, storage, service, rows=given.rows, requests=given.requests, prompt_chars=given.prompt_chars
+        )
     print(json.dumps(found, indent=2))
     return 1 if found["problems"] else 0
 

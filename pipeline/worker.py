@@ -129,7 +129,7 @@ class Worker:
         self._tally = Snapshot()
         self._asked = 0
         self._rejections_told = 0
-        self.reserved_usd = 0.0  # of the budget, for batch jobs that are under way or will be
+        self.reserved_usd = 0.0  # of the budget, for batch jobs that are under way
         self.fault: Exception | None = None  # the first error of BigQuery that failed a bundle, as it was raised
 
     @property

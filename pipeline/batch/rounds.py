@@ -85,8 +85,6 @@ class Rounds:
             return
         errors: list[BaseException] = []
         launcher = self._launcher
-        rows = sum(shard.rows for file in asked.files for shard in file)
-        launcher.shared.reserved_usd = rows * (launcher.plan.usd_batch or 0.0)
 
         def ask() -> None:
             try:

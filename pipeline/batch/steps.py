@@ -34,11 +34,12 @@ class File:
 
 @dataclasses.dataclass(frozen=True)
 class Collected:
-    """A job that has ended: the ranges that its rows are of, and where its results lie."""
+    """A job that has ended: the ranges that its rows are of, where its results lie, and what a row was planned to cost."""
 
     shards: tuple[Shard, ...]
     results: str
     secs: float
+    usd_per_row: float
 
 
 def build_requests(pipeline: beam.Pipeline, config: RunConfig, files: list[File], folder: Folder) -> None:
@@ -149,6 +150,7 @@ class _ReadResultsDoFn(WorkerDoFn):
         again = _Again(shared)
         for ask, step in results.settled(question, rows, _output(Folder(job.results)), job.secs * 1e3, tally):
             shared.expect(1)
+            shared.reserved_usd = max(0.0, shared.reserved_usd - job.usd_per_row)
             for outcome in results.outcomes(step):
                 yield tagged(outcome)
             for each in (ask,) if isinstance(step, Again) else step.jobs if isinstance(step, Split) else ():

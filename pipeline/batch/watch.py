@@ -123,6 +123,7 @@ class Watch:
             self._live[name] = (part, self._launcher.jobs.get(name))
         ended = [(part, job) for part, job in self._live.values() if job.done]
         if ended:
+            self._reserve()  # as each row lands, its part is freed
             self._collect(ended)
         for _, job in ended:
             del self._live[job.name]
@@ -139,7 +140,8 @@ class Watch:
                     f"batch job {job.name} says that it has answered {job.answered:,} rows, but {self._results(part).uri} "
                     "holds no line of them: look there before they are asked, and paid, again"
                 )
-        jobs = [Collected(part.shards, self._results(part).uri, job.secs) for part, job in ended]
+        usd = launcher.plan.usd_batch or 0.0
+        jobs = [Collected(part.shards, self._results(part).uri, job.secs, usd) for part, job in ended]
         launcher.graph(lambda pipeline: build_results(pipeline, launcher.run.config, jobs))
         for _, job in ended:
             launcher.collected.add(job.part)
@@ -181,7 +183,7 @@ class Watch:
             fingerprint=plan.fingerprint,
             job=config.job,
         )
-        rows = self._waiting[0].rows + sum(part.rows for part, _ in self._live.values()) - _FIRST_ROWS
+        rows = self._waiting[0].rows + self._live_rows() - _FIRST_ROWS
         online = {shard.lo for shard in self._online}
         asked = sum(each.left for each in self._launcher.left() if each.shard.lo in online) if online else 0
         return spent + rows * plan.usd_batch + asked * plan.usd_online <= plan.options.max_cost_usd
@@ -195,12 +197,16 @@ class Watch:
         journal.note_over_budget(launcher.run, why)
 
     def _reserve(self) -> None:
-        """Tell the meter of online calls what the jobs will cost."""
-        self._launcher.shared.reserved_usd = self._rows() * (self._launcher.plan.usd_batch or 0.0)
+        """Tell the meter of online calls what the jobs under way will cost."""
+        rows = max(0, self._live_rows() - _FIRST_ROWS)
+        self._launcher.shared.reserved_usd = rows * (self._launcher.plan.usd_batch or 0.0)
 
     def _rows(self) -> int:
         """Rows of all parts that are not collected."""
-        return sum(part.rows for part in self._waiting) + sum(part.rows for part, _ in self._live.values())
+        return self._live_rows() + sum(part.rows for part in self._waiting)
+
+    def _live_rows(self) -> int:
+        return sum(part.rows for part, _ in self._live.values())
 
     def _name(self, part: Part) -> str:
         return f"{self._launcher.run.run_id} {self._folder.uri.rpartition('/')[2]} {part.name}"
@@ -211,12 +217,11 @@ class Watch:
     def _tell(self) -> None:
         """Progress, where it has changed."""
         states = collections.Counter(job.state.lower() for _, job in self._live.values())
-        rows = sum(part.rows for part, _ in self._live.values())
         words = [f"{count} {state}" for state, count in sorted(states.items())]
         if self._waiting:
             words.append(f"{len(self._waiting)} to submit")
         answered = sum(job.answered for _, job in self._live.values())
-        text = f"batch jobs: {', '.join(words)} | {answered:,}/{rows:,} rows of these answered"
+        text = f"batch jobs: {', '.join(words)} | {answered:,}/{self._live_rows():,} rows of these answered"
         if text != self._told and not self._launcher.plan.options.quiet:
             console.note(text)
         self._told = text

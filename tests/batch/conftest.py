@@ -116,7 +116,7 @@ def stand_in(pictures: tuple[Path, list[samples.Sample]]) -> Iterator[VertexStan
 
 @pytest.fixture(scope="session")
 def storage() -> Iterator[Storage]:
-    with Storage("batches") as service:
+    with Storage("batches", "bulk") as service:
         yield service
 
 

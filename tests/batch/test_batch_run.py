@@ -6,6 +6,8 @@ import random
 
 import pytest
 
+from benchmarks import batch_bulk
+from benchmarks.books_rig import Rig
 from pipeline.errors import ConfigError, Halted
 from pipeline.local.batch import Behaviour
 from pipeline.local.vertex.faults import Fault
@@ -195,7 +197,6 @@ def test_auto_asks_in_batch_jobs_what_they_do_by_the_deadline_and_the_rest_onlin
     flags = [SIGNS, "--mode=auto", "--deadline_hours=30", "--batch_requests=6", "--batch_jobs=2"]
     shown = cloud.run("plan", *flags).out
     assert [line_of(shown, f"auto, {way}").split("│")[2].strip() for way in ("online", "in batch jobs")] == ["12", "12"]
-    assert "12 rows standard and 12 in batch jobs" in shown
     # The jobs end when the other rows are answered, and not before.
     cloud.service.behaviour = Behaviour(hold=True)
     cloud.service.before_reply = lambda method: (
@@ -203,6 +204,7 @@ def test_auto_asks_in_batch_jobs_what_they_do_by_the_deadline_and_the_rest_onlin
     )
     ended = cloud.run("classify", *flags, "--max_cost_usd=1")
     assert ended.code == 0, ended.err
+    assert "12 rows standard and 12 in batch jobs" in ended.err
     assert cloud.count("") == (ROWS, ROWS)
     found = cloud.query("SELECT traffic_type, COUNT(*) AS n FROM `{answers}` GROUP BY 1 ORDER BY 1")
     by_way = {row["traffic_type"]: row["n"] for row in found}
@@ -230,3 +232,11 @@ def test_results_that_are_not_where_they_should_be_are_not_paid_again_unasked(cl
     assert len(cloud.service.jobs) == 1
     assert cloud.count("") == (FIRST, FIRST)
     assert cloud.query("SELECT not_asked FROM `{answers}_runs` WHERE state != 'started'") == [{"not_asked": IN_JOBS}]
+
+
+def test_files_of_many_requests_are_written_by_one_launcher_and_read_by_another_in_little_memory(cloud, bigquery):
+    cloud.vertex.reset(answers="fixed")
+    rig = Rig(bigquery, cloud.vertex, f"{bigquery.project}.bulk")
+    found = batch_bulk.measure(rig, cloud.storage, cloud.service, rows=401, requests=150, prompt_chars=0)
+    assert found["problems"] == []
+    assert (found["rows"], found["files"]) == (401, 3)

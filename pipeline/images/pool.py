@@ -47,7 +47,8 @@ class Pool:
         self._question = question
         self._read = read
         self._executor = ThreadPoolExecutor(threads, "image")
-        self._decoding = threading.Semaphore(cores)
+        # Threads of their own, as the allocator keeps for each thread what it has once freed: 100 MB for each that decodes.
+        self._decoders = ThreadPoolExecutor(cores, "decode")
         self._most_read = AHEAD * threads
         self._being_read = 0
         self._held_bytes = 0
@@ -96,16 +97,16 @@ class Pool:
     def close(self) -> None:
         """Nothing more is read; what is being read ends by itself, within its time-out."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+        self._decoders.shutdown(wait=False)
 
     def _ready(self, uri: str, treatment: limits.Treatment, cut: box.Box | None) -> Inline:
         from pipeline.images import prepare
 
         data = self._read(uri)
-        with self._decoding:
-            try:
-                return prepare.prepare(data, treatment, cut)
-            except ImageError as error:
-                raise ImageError(dataclasses.replace(error.problem, detail=f"{uri}: {error.problem.detail}")) from error
+        try:
+            return self._decoders.submit(prepare.prepare, data, treatment, cut).result()
+        except ImageError as error:
+            raise ImageError(dataclasses.replace(error.problem, detail=f"{uri}: {error.problem.detail}")) from error
 
     def _free(self, held: int) -> None:
         with self.changed:

@@ -38,7 +38,7 @@ def ways(frames: int, small: int) -> tuple[Way, ...]:
     inline = "--image_source=inline"
     return (
         Way("by URI", FRAME, small, ()),
-        Way("inline, whole frame to 2.6 megapixels", FRAME, frames, (inline,)),
+        Way("inline, whole frame to 5.2 megapixels", FRAME, frames, (inline,)),
         Way("inline, box of 600 x 800 cut out", FRAME, frames, (inline, "--crop_to_bbox")),
         Way("inline, 480 x 360 passed through", (480, 360), small, (inline,)),
     )

@@ -42,6 +42,7 @@ DEV = [
     "pytest",
     "pytest-cov",
     "pytest-timeout",
+    "pytest-xdist",  # a process for each core: most of a test's time is waiting for services
     "hypothesis",
     "ruff",
     "mypy",

@@ -12,7 +12,7 @@ demo: venv  ## classify the drawn sample pictures with the embedded services
 	$(BIN)/python -m pipeline demo
 
 test: venv system-packages  ## all tests, with branch coverage, on up to four cores
-	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadgroup --cov --cov-report=term
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --cov --cov-report=term
 
 lint: venv
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ from pipeline.local.pictures.drawing import Scene, draw
 from pipeline.local.storage import Storage
 
 BUCKET = "bench-images"
-FRAME = (3648, 5472)  # a panorama's frame, FACTS, the data
+FRAME = (3648, 5472)  # a panorama's frame, docs/facts.md, the data
 _DISTINCT = 12  # files; each row has a question of its own, so that no two rows share an answer
 _SETTLE_SECS = 3.0
 

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
 
 from pipeline.local.bigquery import BigQueryEmulator
 
 _numbers = itertools.count(1)
-
-TOGETHER = {"template"}
-"""Directories whose tests share what takes longest to make: one process has them all."""
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Tests of one file, or of one of those directories, run in the same process: they share its services."""
-    for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(folder if folder in TOGETHER else f"{folder}/{item.path.name}"))
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ HUB_PROJECT: Final = "maps-platform-analytics-hub"
 EXCHANGE: Final = "imagery_insights_exchange_{location}"
 LISTING: Final = "imagery_insights_{customer}__{location}"
 LINKED_DATASET: Final = "imagery_insights___{location}"
-"""Names of the data by location and customer; FACTS, the data. Until 2026 linked data sets were called
+"""Names of the data by location and customer; docs/facts.md, the data. Until 2026 linked data sets were called
 `imagery_insights___preview___{location}`: --linked_dataset names any other."""
 
 _TABLES: Final = (
@@ -29,7 +29,7 @@ _TABLES: Final = (
     "full_frame_observations_latest",
     "pano_observations_latest",
 )
-"""Tables of images by generation of the product, the one to suggest first; FACTS, the data."""
+"""Tables of images by generation of the product, the one to suggest first; docs/facts.md, the data."""
 
 _CALL_TIMEOUT_SECS: Final = 60.0
 _HOST_PORT: Final = re.compile(r"(?P<host>\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}")

@@ -27,7 +27,7 @@ from pipeline.task import Settings
 __all__ = ["Client", "VertexEndpoint"]
 
 CALLS_PER_CHANNEL = 50
-"""Servers commonly allow 100 streams a connection and refuse what is above (FACTS, gRPC traps). Half of that: a server
+"""Servers commonly allow 100 streams a connection and refuse what is above (docs/facts.md, gRPC). Half of that: a server
 may count a stream for a moment after its answer has arrived here, and when a whole connection is answered at once, as many
 calls follow. (Measured with 80 and 4,000 calls answered at once: 11 of the next were refused.)"""
 _FIRST_CALLS = 20  # what a new channel gets before its connection has answered once, while others have room
@@ -46,7 +46,7 @@ _CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.primary_user_agent", f"gemini-image-pipeline/{__version__}"),
 )
 
-# FACTS, Flex PayGo. Flex also says `shared`: a bulk run must not eat the throughput that somebody has provisioned.
+# docs/facts.md, flex. Flex also says `shared`: a bulk run must not eat the throughput that somebody has provisioned.
 _TIER_METADATA: dict[str, tuple[tuple[str, str], ...]] = {
     "standard": (),
     "flex": (("x-vertex-ai-llm-shared-request-type", "flex"), ("x-vertex-ai-llm-request-type", "shared")),

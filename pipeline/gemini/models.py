@@ -24,7 +24,7 @@ from pipeline.task.parts import MAX_OUTPUT_TOKENS
 
 TIERS = ("standard", "flex", "priority")
 _TIMEOUT_SECS = 120.0
-_FLEX_TIMEOUT_SECS = 1800.0  # FACTS: a flex answer may take up to 30 minutes, which is the longest time-out there is
+_FLEX_TIMEOUT_SECS = 1800.0  # docs/facts.md: a flex answer may take up to 30 minutes, the longest time-out there is
 _IMAGE_TOKENS_UNKNOWN = 1120  # the default of the current generation; an unknown model is planned with it
 _SETTINGS_CHECKED = ("temperature", "top_p", "top_k", "seed", "presence_penalty", "frequency_penalty")
 
@@ -194,7 +194,7 @@ def _check_ranges(settings: Settings) -> None:
         "temperature": (0, 2),
         "top_p": (0, 1),
         "max_output_tokens": (1, MAX_OUTPUT_TOKENS),
-        "images_per_request": (1, 3000),  # FACTS: images a request
+        "images_per_request": (1, 3000),  # docs/facts.md: images a request
     }
     for name, (low, high) in bounds.items():
         value = getattr(settings, name)

@@ -147,7 +147,7 @@ def estimate(
     chars += len(task.system_instruction)
     chars += sum(len(task.prompt) + len(task.example_answer(each)) for each in task.examples)
     if task.response_schema and settings.response_schema is not False:
-        chars += len(json.dumps(task.response_schema))  # FACTS: the schema counts as input
+        chars += len(json.dumps(task.response_schema))  # docs/facts.md: the schema counts as input
     if images > 1:
         chars += 300 + 12 * images  # what is said of packing, and the images' names
     pictures = round((images * views + len(task.examples)) * model.tokens_of_image(settings.media_resolution))

@@ -45,7 +45,7 @@ class Outcome(enum.StrEnum):
 
     ANSWERED = "answered"
     CUT_OFF = "cut_off"  # MAX_TOKENS: more with a larger limit
-    BLOCKED = "blocked"  # final for this image: FACTS, finish_reason and block_reason
+    BLOCKED = "blocked"  # final for this image: docs/facts.md, finish and block reasons
     EMPTY = "empty"  # no candidate, or no text, and no reason given
 
 

@@ -12,7 +12,7 @@ MAX_OBJECT_BYTES = 30 * 1024 * 1024
 (github.com/googleapis/js-genai/issues/1391)."""
 
 MAX_INLINE_BYTES = 7_000_000
-"""Of an image in a request: 7 MB, FACTS of Vertex AI; read as the smaller of the two megabytes."""
+"""Of an image in a request: 7 MB, docs/facts.md; read as the smaller of the two megabytes."""
 
 MAX_REQUEST_BYTES = 19_000_000
 """Of all images of a request: 20 MB, less what is left for text

@@ -49,7 +49,7 @@ OBSERVATION_FIELDS: Final[Mapping[str, Any]] = {
     "map_url": _STRING,
     "pano_id": _STRING,
 }
-"""Columns of `latest_observations` and their types; a mapping is a STRUCT. FACTS, the data, tutorial generation."""
+"""Columns of `latest_observations` and their types; a mapping is a STRUCT. docs/facts.md, the data, tutorial generation."""
 
 _ASSET_TYPES: Final = {
     "road_sign": "ASSET_CLASS_ROAD_SIGN",

@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 
 MEDIA_RESOLUTIONS = ("low", "medium", "high", "ultra_high")
 THINKING_LEVELS = ("minimal", "low", "medium", "high")
-MAX_OUTPUT_TOKENS = 65_536  # FACTS: limits a request, all models
+MAX_OUTPUT_TOKENS = 65_536  # docs/facts.md: limits a request, all models
 MAX_INT32 = 2**31 - 1  # of the request's own message: google.cloud.aiplatform_v1.GenerationConfig
 
 _MIME_TYPES = {
@@ -29,7 +29,7 @@ _MIME_TYPES = {
     "webp": "image/webp",
     "heic": "image/heic",
     "heif": "image/heif",
-}  # FACTS: the image types that Gemini takes
+}  # docs/facts.md: the image types that Gemini takes
 _EXTENSIONS = ", ".join(f".{extension}" for extension in _MIME_TYPES)
 
 

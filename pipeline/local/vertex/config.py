@@ -15,7 +15,7 @@ IMAGE_TOKENS: Final = {
     "3": {"": 1120, "LOW": 280, "MEDIUM": 560, "HIGH": 1120, "ULTRA_HIGH": 2240},
     "2.5": {"": 258, "LOW": 64, "MEDIUM": 256, "HIGH": 258, "ULTRA_HIGH": 258},
 }
-"""Tokens an image by model generation and media_resolution; FACTS of Vertex AI, November 2026."""
+"""Tokens an image by model generation and media_resolution; docs/facts.md."""
 
 _THOUGHTS_TOKENS: Final = {"MINIMAL": 0, "LOW": 24, "MEDIUM": 64, "HIGH": 160}
 """Made up: real thinking varies."""

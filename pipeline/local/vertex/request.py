@@ -18,7 +18,7 @@ MAX_INLINE_BYTES: Final = 7_000_000
 MAX_FILE_BYTES: Final = 30_000_000
 MAX_PROMPT_TOKENS: Final = 1_048_576
 IMAGE_TYPES: Final = frozenset({"image/png", "image/jpeg", "image/webp", "image/heic", "image/heif"})
-"""Limits of one request and its image types: FACTS of Vertex AI, November 2026."""
+"""Limits of one request and its image types: docs/facts.md."""
 
 LOCATIONS: Final = frozenset(
     {

@@ -135,7 +135,7 @@ def _in_one_line(shared: worker.Worker) -> Iterator[None]:
         yield
     except PipelineError:
         raise
-    except Exception as error:
+    except Exception as error:  # told apart below; a bug is raised again
         if shared.halted:
             raise Halted(f"halted, and no row was at fault: {shared.halted}. Mend that; {GOES_ON}") from None
         cause = shared.fault or error

@@ -41,7 +41,7 @@ class Objects:
         except _TooLargeError:
             detail = f"the object has more than {MAX_OBJECT_BYTES // 1024**2} MB"
             raise ImageError(Problem(Reason.IMAGE_TOO_LARGE, detail)) from None
-        except Exception as error:
+        except Exception as error:  # told apart in `_problem`; a bug is raised again
             problem = _problem(uri, error)
             if problem is None:
                 raise

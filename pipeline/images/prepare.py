@@ -82,7 +82,7 @@ def prepare(data: bytes, treatment: Treatment, box: Box | None = None) -> Inline
         raise _error(Reason.UNUSABLE_BBOX, str(error)) from error
     except Image.DecompressionBombError as error:
         raise _error(Reason.IMAGE_TOO_LARGE, f"its header claims too many pixels: {error}") from error
-    except Exception as error:
+    except Exception as error:  # decoders of broken files raise whatever they like
         raise _error(Reason.IMAGE_CORRUPT, f"it cannot be decoded: {type(error).__name__}: {error}"[:300]) from error
 
 

@@ -82,6 +82,20 @@ def test_it_counts_calls_by_image_status_tokens_and_project(vertex, call):
     assert vertex.last_request()["contents"][0]["parts"][0]["file_data"]["file_uri"] == uri("o1:gone")
 
 
+def test_a_call_from_before_a_reset_counts_for_nothing_after_it(vertex, call):
+    vertex.configure(answers="fixed", latency_secs=0.3)
+    early = call.future(request("o1:stop"))
+    vertex.wait_for(in_flight=1)
+    vertex.reset(answers="fixed")
+    assert vertex.stats()["in_flight"] == 1  # nor is it broken off
+    early.result()
+    call(request("o1:yield"))
+    stats = vertex.stats()
+    assert (stats["calls"], stats["paid_calls"], stats["in_flight"], stats["statuses"]) == (1, 1, 0, {"OK": 1})
+    assert stats["prompt_tokens"] < 2 * 1120
+    assert [logged.uris for logged in vertex.log()] == [(uri("o1:yield"),)]
+
+
 def test_it_counts_the_most_streams_of_a_connection(vertex):
     vertex.configure(faults=[Fault("hang")])
     callers = [Caller(vertex.endpoint) for _ in range(2)]

@@ -20,6 +20,7 @@ class Call:
     """A call under way."""
 
     number: int
+    era: int
     peer: str
     started_at: float
     uris: tuple[str, ...] = ()
@@ -32,10 +33,12 @@ class Calls:
     def __init__(self) -> None:
         self._waiters: list[tuple[Mapping[str, float], asyncio.Future[None]]] = []
         self._peers: collections.Counter[str] = collections.Counter()
+        self._era = 0
         self.clear()
 
     def clear(self) -> None:
-        """Forgets all but the calls under way."""
+        """Forgets everything; calls under way are still in flight, but what becomes of them is not noted any more."""
+        self._era += 1
         self.begun = 0
         self.in_flight = sum(self._peers.values())
         self.max_in_flight = self.in_flight
@@ -61,7 +64,7 @@ class Calls:
         self.connections.add(peer)
         if self._waiters:
             self._wake()
-        return Call(self.begun, peer, time.time())
+        return Call(self.begun, self._era, peer, time.time())
 
     def name(self, call: Call, uris: Sequence[str]) -> tuple[int, ...]:
         """Notes which images a call names; returns for each how many calls have named it, this one included."""
@@ -75,19 +78,21 @@ class Calls:
         self._peers[call.peer] -= 1
         if not self._peers[call.peer]:
             del self._peers[call.peer]
-        self.statuses[status] += 1
-        if call.finish:
-            self.finishes[call.finish] += 1
-        if keep:
-            self.log.append((call.uris, call.started_at, time.time() - call.started_at, status, call.finish))
+        if call.era == self._era:
+            self.statuses[status] += 1
+            if call.finish:
+                self.finishes[call.finish] += 1
+            if keep:
+                self.log.append((call.uris, call.started_at, time.time() - call.started_at, status, call.finish))
         if self._waiters:
             self._wake()
 
-    def count_tokens(self, usage: Any) -> None:
-        """Adds the usage of an answer."""
-        self.tokens["prompt"] += usage.prompt_token_count
-        self.tokens["output"] += usage.candidates_token_count
-        self.tokens["thoughts"] += usage.thoughts_token_count
+    def count_tokens(self, call: Call, *, prompt: int, output: int, thoughts: int) -> None:
+        """Adds the usage of a call's answer."""
+        if call.era == self._era:
+            self.tokens["prompt"] += prompt
+            self.tokens["output"] += output
+            self.tokens["thoughts"] += thoughts
 
     def stats(self) -> dict[str, Any]:
         """All counts, JSON-able."""

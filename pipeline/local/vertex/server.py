@@ -266,14 +266,17 @@ class StandIn:
             kept = (reply.SerializeToString(), reply.usage_metadata.candidates_token_count, _finish(reply))
             self._fixed[key] = kept
         raw, output_tokens, call.finish = kept
-        tokens = self.calls.tokens
-        tokens["prompt"] += asked.prompt_tokens
-        tokens["output"] += output_tokens
-        tokens["thoughts"] += config.thoughts_tokens
+        self.calls.count_tokens(call, prompt=asked.prompt_tokens, output=output_tokens, thoughts=config.thoughts_tokens)
         return raw
 
     def _sent(self, reply: Any, call: Call) -> bytes:
-        self.calls.count_tokens(reply.usage_metadata)
+        usage = reply.usage_metadata
+        self.calls.count_tokens(
+            call,
+            prompt=usage.prompt_token_count,
+            output=usage.candidates_token_count,
+            thoughts=usage.thoughts_token_count,
+        )
         call.finish = _finish(reply)
         raw: bytes = reply.SerializeToString()
         return raw

@@ -1,8 +1,9 @@
 """How fast calls may leave: a rate that follows what the server takes, and caps in requests and tokens a minute.
 
 Pure arithmetic: the time is passed in, nothing sleeps, nothing is locked. The figures were found by simulation
-(tests/engine/test_pace.py): 1, 2 and 4 workers that know nothing of each other, on one quota of 50 requests/s at 1 s
-latency, use 95-100 % of it, and under 2 % of their calls are rejected.
+(tests/engine/test_engine_pace.py): 1, 2 and 4 workers that know nothing of each other, on one quota of 50 requests/s at 1 s
+latency, use 95-100 % of it, and under 2 % of their calls are rejected; a quota that rises tenfold is found in half a minute,
+and ten seconds after a storm of rejections as many calls leave as before it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,12 @@ second, or a worker that others had starved would take half an hour to come back
 MOST_GROWTH = 0.025
 """What all successes of a second, or of a round trip if that is longer, add at most. At 500/s and 1 s `GROWTH` alone
 would be 16 % a second, more than the cuts take: 14 % of the calls were rejected."""
+FAST_GROWTH = 0.1
+"""The same where we do not know what the server takes: after a storm of rejections, or `FAR` beyond the last one."""
+FAR = 1.25
+"""Nearer to the last rejection than that, workers that share a quota often are without having met another."""
+SETTLED_SECS = 3.0
+"""A rate that went without a rejection for so long, up to its ceiling, is one that the server is known to take."""
 JITTER = 0.2
 """A departure is late by a random share of the interval, up to this: workers that started together fall out of step."""
 MAX_HOLD_SECS = 600.0
@@ -37,6 +44,8 @@ _LAG_SECS = 0.02
 _EARLY_SECS = 0.004
 # Landings that the share rejected is judged as if there were, so that one rejection among few calls is no collapse.
 _PRIOR_LANDINGS = 3
+# Of the calls of a second: where the server rejects most but takes so many, it shows what it can take.
+_SOME = 0.1
 
 
 class LastSecond:
@@ -96,6 +105,8 @@ class Pace:
         self.rate = START_PER_SEC  # calls a second, the cap not applied
         # Below it the rate doubles every second, above it grows with each success. Unknown until the first rejection.
         self._ceiling = math.inf
+        self._limit = 0.0  # what the server is likely to take; 0: no idea
+        self._settled = math.inf  # the last rate that it took for a while
         self._probing = False  # the server took nothing: no growth before it takes something
         self._cut_at = -math.inf
         self._round_trip_secs = 1.0
@@ -144,28 +155,36 @@ class Pace:
         self._round_trip_secs += (now - sent_at - self._round_trip_secs) / 20
         if self._probing:
             self._probing = sent_at <= self._cut_at
+            if not self._probing:  # begins anew, as gently as at the start
+                self.rate = max(self.rate, min(START_PER_SEC, self._ceiling / 8))
         elif self.rate >= self._ceiling and now - self._held_at < max(0.1, 2 / self.rate):
             part = START_PER_SEC / self.rate
             share = GROWTH * (part if part > 1 else part**0.25)
-            self._grow(now, 1 + min(share, MOST_GROWTH / (self.rate * max(1.0, self._round_trip_secs))))
+            most = 1 / (self.rate * max(1.0, self._round_trip_secs))
+            is_near = self.rate <= FAR * self._limit
+            self._grow(now, 1 + (min(share, MOST_GROWTH * most) if is_near else FAST_GROWTH * most))
 
     def rejected(self, now: float, sent_at: float) -> None:
         """A call was rejected for quota. At most one cut a second, and none for calls that left before the last."""
         self._rejected.add(now)
         if sent_at <= self._cut_at or now - self._cut_at < _CUT_EVERY_SECS:
             return
-        self._cut_at = now
-        rejected = self._rejected.total
-        share = rejected / (rejected + self._taken.roll(now) + _PRIOR_LANDINGS)
+        rejected, taken = self._rejected.total, self._taken.roll(now)
+        share = rejected / (rejected + taken + _PRIOR_LANDINGS)
         factor = min(FIRST_CUT if self.rate < self._ceiling else MILDEST_CUT, 1 - share)
         # A rate that nobody used lately is no knowledge: what is cut is what was really sent, as of the last departure.
         really = min(self.rate, 1.1 * self._sent.total + 1)
-        if share < 0.5 and not self._probing:
-            self._ceiling = self.rate * factor
-        elif not self._probing:
-            # Far beyond what the server takes, or it takes nothing any more: a guess for when it takes some again.
-            self._ceiling = max(START_PER_SEC, self._taken.total, min(self._ceiling, really) / 2)
-            self._probing = True
+        if not self._probing:
+            if self._ceiling == math.inf or (self.rate >= self._ceiling and now - self._cut_at >= SETTLED_SECS):
+                self._settled = really
+            self._probing = share >= 0.5
+            if not self._probing:
+                self._ceiling = self._limit = self.rate * factor
+            elif taken >= _SOME * really:  # far beyond what the server takes
+                self._ceiling = self._limit = max(START_PER_SEC, taken)
+            else:
+                self._storm()
+        self._cut_at = now
         self.rate = max(FLOOR_PER_SEC, really * factor)
 
     def hold(self, now: float, secs: float) -> None:
@@ -175,10 +194,17 @@ class Pace:
     def collapse(self, now: float) -> None:
         """The service is out: probes it at the floor, then doubles again, up to the rate that it was known to take."""
         if self._ceiling < math.inf:
-            self._ceiling = min(self._ceiling, max(self.rate, START_PER_SEC))
+            if self.rate >= self._ceiling:
+                self._settled = self.rate
+            self._storm()
         self.rate = FLOOR_PER_SEC
         self._probing = True
         self._cut_at = now
+
+    def _storm(self) -> None:
+        """The server takes nothing any more, for a while. Then it may take what it took before, or more, or less."""
+        self._limit = 0.0
+        self._ceiling = max(START_PER_SEC, FIRST_CUT * self._settled)
 
     def _grow(self, now: float, factor: float) -> None:
         """Raises the rate, but never far beyond what is really sent: that would be a burst in store."""

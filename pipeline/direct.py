@@ -14,7 +14,7 @@ from pipeline.bundle import Bundle
 from pipeline.engine import EngineHalted
 from pipeline.errors import ConfigError
 from pipeline.launch import Run
-from pipeline.planning import Plan
+from pipeline.plan import Plan
 from pipeline.progress import Progress
 from pipeline.rows import Answer, Failure, Observation, Reason, RunState
 

@@ -20,7 +20,7 @@ from pipeline.engine import Limits
 from pipeline.errors import BooksError, ConfigError
 from pipeline.gemini import models
 from pipeline.options import Options, flags
-from pipeline.planning import Plan
+from pipeline.plan import Plan
 from pipeline.rows import FAILURE_COLUMNS, RUN_COLUMNS, RunState
 from pipeline.worker import RunConfig, Shard, Tables
 

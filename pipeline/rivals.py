@@ -16,7 +16,7 @@ from pipeline.bigquery.client import Endpoint
 from pipeline.bigquery.names import TableName
 from pipeline.bigquery.query import Job
 from pipeline.errors import ConfigError
-from pipeline.planning import Plan
+from pipeline.plan import Plan
 
 SILENT_SECS = 600.0
 """A run that lives elsewhere and wrote nothing for so long is taken for dead."""

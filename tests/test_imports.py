@@ -22,6 +22,7 @@ LAYERS = [
     ["bundle"],
     ["worker"],
     ["planning"],
+    ["plan"],
     ["settings"],
     ["images"],
     ["asking", "evaluation", "tuning", "progress", "ways"],

@@ -12,7 +12,7 @@ from pipeline import rivals
 from pipeline.batch.service import Job
 from pipeline.bigquery import books, query, tables
 from pipeline.launch import Run
-from pipeline.planning import Plan
+from pipeline.plan import Plan
 from pipeline.rows import RunState
 from pipeline.worker import OVER_BUDGET
 

@@ -13,7 +13,7 @@ from pipeline.batch.service import Jobs
 from pipeline.bigquery import read
 from pipeline.errors import Interrupted
 from pipeline.launch import Run
-from pipeline.planning import Plan
+from pipeline.plan import Plan
 from pipeline.worker import Worker
 
 if TYPE_CHECKING:

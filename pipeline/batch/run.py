@@ -26,7 +26,7 @@ from pipeline.errors import ConfigError, Halted, PipelineError
 from pipeline.gemini import models
 from pipeline.gemini.request import request_labels
 from pipeline.launch import Run
-from pipeline.planning import Plan
+from pipeline.plan import Plan
 from pipeline.rows import RunState
 from pipeline.running import conclude
 

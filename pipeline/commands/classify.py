@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from pipeline import console, launch, options, planning
+from pipeline.plan import Plan
 from pipeline.running import EXIT_DONE, run_to_end, terminable
 
 __all__ = ["main", "run_to_end", "show"]
@@ -50,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
             worker.close_all()
 
 
-def show(plan: planning.Plan) -> None:
+def show(plan: Plan) -> None:
     """The plan, and what to know before paying, on stderr."""
     if plan.options.quiet:
         return

@@ -16,6 +16,7 @@ from pipeline.errors import ConfigError
 from pipeline.evaluation import comparison, fetch, figures, gate, judging, report, text, truth
 from pipeline.evaluation.comparison import Side
 from pipeline.options import EvaluateOptions, Options
+from pipeline.plan import Plan
 from pipeline.running import run_to_end, terminable
 from pipeline.task import Task
 
@@ -192,7 +193,7 @@ def measure(name: str, given: Options, labels: truth.Truth, beams: Sequence[str]
     return Side(made, plan.task, labels, found)
 
 
-def _ask(plan: planning.Plan, beams: Sequence[str]) -> None:
+def _ask(plan: Plan, beams: Sequence[str]) -> None:
     from pipeline import submit, worker  # with Beam: only when there is something to ask
 
     beam_options = submit.beam_options(beams, plan.options)

@@ -14,6 +14,7 @@ from pipeline.commands.evaluate import read_labels
 from pipeline.errors import ConfigError
 from pipeline.evaluation import truth
 from pipeline.options import TuningOptions
+from pipeline.plan import Plan
 from pipeline.rows import Observation
 
 _USAGE = """usage: python -m pipeline export_tuning --output=FOLDER [--labels_table=P.D.T|--labels_csv=PATH] --flag=value ...
@@ -105,7 +106,7 @@ def _made(given: TuningOptions) -> list[tuning.Example]:
     return made
 
 
-def _group_column(given: TuningOptions, plan: planning.Plan) -> str | None:
+def _group_column(given: TuningOptions, plan: Plan) -> str | None:
     wanted = given.group_column or given.asset_column
     if plan.source.info.find(wanted) is not None:
         return wanted
@@ -124,7 +125,7 @@ def _group(row: Observation, column: str | None) -> str:
     return f"{column} {value}" if value is not None else row.gcs_uri or row.key
 
 
-def _answered_query(plan: planning.Plan, source: worklist.Source) -> Query:
+def _answered_query(plan: Plan, source: worklist.Source) -> Query:
     """The input's rows that are answered, with the answer."""
     rows = worklist.input_query(source)
     if plan.done.answers is None:
@@ -136,9 +137,7 @@ def _answered_query(plan: planning.Plan, source: worklist.Source) -> Query:
     )
 
 
-def _rows(
-    plan: planning.Plan, query: Query, source: worklist.Source
-) -> Iterator[tuple[Observation, Mapping[str, Any]]]:
+def _rows(plan: Plan, query: Query, source: worklist.Source) -> Iterator[tuple[Observation, Mapping[str, Any]]]:
     """The usable rows of a query as observations, with all its columns beside."""
     with explained("--input_query" if plan.options.input_query else "--input_table", plan.source.info.sql):
         lines = run(plan.endpoint, query, plan.query_job())

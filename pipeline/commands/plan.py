@@ -9,7 +9,8 @@ from pipeline.batch import flags, journal
 from pipeline.console import duration
 from pipeline.engine import EngineHalted
 from pipeline.errors import ConfigError, Halted
-from pipeline.planning import FREE_ROWS, Plan
+from pipeline.plan import Plan
+from pipeline.planning import FREE_ROWS
 from pipeline.rows import Answer
 from pipeline.running import terminable
 

@@ -17,6 +17,7 @@ from pipeline.launch import Run
 from pipeline.plan import Plan
 from pipeline.progress import Progress
 from pipeline.rows import Answer, Failure, Observation, Reason, RunState
+from pipeline.sink import Sink
 
 _FIRST_ROWS = 3  # one bad image among the first must not look like a bad project
 _RUN_LEVEL = frozenset({Reason.IMAGE_DENIED, Reason.IMAGE_NOT_FOUND, Reason.INVALID_REQUEST})
@@ -94,7 +95,7 @@ def ask_all(run: Run) -> Iterator[Answer | Failure]:
         worker.release(run.config)
 
 
-def _settle(answers: worker.Sink, failures: worker.Sink) -> None:
+def _settle(answers: Sink, failures: Sink) -> None:
     """Waits for both tables; an answer that BigQuery refuses becomes a failure."""
     for refused in answers.wait():
         failures.add(refused)

@@ -2,8 +2,9 @@
 
 import apache_beam as beam
 
+from pipeline.bigquery.worklist import Shard
+from pipeline.run_config import RunConfig
 from pipeline.transforms import Classify, ReadShard, WriteRows
-from pipeline.worker import RunConfig, Shard
 
 
 def build(pipeline: beam.Pipeline, config: RunConfig, worklist_shards: list[Shard]) -> None:

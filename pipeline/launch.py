@@ -16,13 +16,14 @@ from pipeline.asking import Question
 from pipeline.bigquery import books, tables, views, worklist
 from pipeline.bigquery.client import explained
 from pipeline.bigquery.names import TableName
+from pipeline.bigquery.worklist import Shard
 from pipeline.engine import Limits
 from pipeline.errors import BooksError, ConfigError
 from pipeline.gemini import models
 from pipeline.options import Options, flags
 from pipeline.plan import Plan
 from pipeline.rows import FAILURE_COLUMNS, RUN_COLUMNS, RunState
-from pipeline.worker import RunConfig, Shard, Tables
+from pipeline.run_config import RunConfig, Tables
 
 ROWS_PER_SHARD = 4000  # short read sessions, small retries; at 500 rows/s a shard lasts 8 s
 

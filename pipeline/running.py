@@ -20,7 +20,7 @@ from pipeline.errors import ConfigError, Halted, Interrupted, PipelineError
 from pipeline.options import Options
 from pipeline.progress import Progress
 from pipeline.rows import RunState
-from pipeline.worker import RunConfig
+from pipeline.run_config import RunConfig
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -177,7 +177,7 @@ class _Ending:
         self._leash: leash.Leash | None = None
         self.said = False  # the summary is printed
 
-    def tied(self, config: worker.RunConfig) -> worker.RunConfig:
+    def tied(self, config: RunConfig) -> RunConfig:
         """The same for worker processes of this machine, which an interrupt then stops, too."""
         self._leash = leash.Leash()
         return dataclasses.replace(config, launcher_address=self._leash.address)

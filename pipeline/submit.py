@@ -23,9 +23,10 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 
 from pipeline import graph, options
+from pipeline.bigquery.worklist import Shard
 from pipeline.errors import ConfigError
 from pipeline.options import Options
-from pipeline.worker import RunConfig, Shard
+from pipeline.run_config import RunConfig
 
 # DirectRunner would look for Prism, download it where there is a network, and run on it; without one it would fall back.
 # The same command must run on the same engine everywhere: the SDK's own in-memory runner. Prism is there by its name.

@@ -12,10 +12,13 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
 from pipeline import worker
+from pipeline.bigquery.worklist import Shard
 from pipeline.bundle import Bundle
 from pipeline.engine import Lane
 from pipeline.rows import Answer, Failure, Observation
-from pipeline.worker import RunConfig, Shard, Sink, Worker
+from pipeline.run_config import RunConfig
+from pipeline.sink import Sink
+from pipeline.worker import Worker
 
 Tagged = (
     TaggedOutput[typing.Literal["answers"], Answer] | TaggedOutput[typing.Literal["failures"], Failure]

@@ -17,20 +17,17 @@ import itertools
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from pipeline import leash, progress
-from pipeline.asking import Ask, Picture, Question
+from pipeline.asking import Ask, Picture
 from pipeline.bigquery import books, read
-from pipeline.bigquery.client import Endpoint
 from pipeline.bigquery.names import TableName
-from pipeline.bigquery.query import Job
 from pipeline.bigquery.worklist import Shard
 from pipeline.bigquery.write import RowWriter
-from pipeline.engine import Engine, Limits, Pace, Send
+from pipeline.engine import Engine, Pace, Send
 from pipeline.errors import Halted
-from pipeline.gemini.client import Client, VertexEndpoint
+from pipeline.gemini.client import Client
 from pipeline.images.objects import Objects
 from pipeline.images.pool import Pool
 from pipeline.images.reading import Reading
@@ -38,7 +35,9 @@ from pipeline.images.transport import Transport
 from pipeline.images.twins import Twins
 from pipeline.meter import Meter
 from pipeline.progress import Snapshot
-from pipeline.rows import FAILURE_COLUMNS, Answer, Column, Failure, Observation, Reason, RunState, Usage
+from pipeline.rows import FAILURE_COLUMNS, Answer, Column, Failure, Observation, RunState
+from pipeline.run_config import RunConfig
+from pipeline.sink import Sink
 
 OVER_BUDGET = "over budget: "
 """How the reason begins of the line in the runs table that says that the meter has stopped a process."""
@@ -47,69 +46,7 @@ GRACE_SECS = 5.0
 _GARBAGE_OBJECTS = 50_000  # so many young objects more than before wake the garbage collector; 10 MB or so
 _SEEN_ROWS = 100  # so many answers tell what a row costs better than the plan does
 
-__all__ = [
-    "GRACE_SECS",
-    "OVER_BUDGET",
-    "RunConfig",
-    "Shard",
-    "Sink",
-    "Tables",
-    "Worker",
-    "acquire",
-    "close_all",
-    "release",
-    "stop_all",
-]
-
 _log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Tables:
-    """The tables of a run."""
-
-    worklist: TableName
-    answers: TableName
-    failures: TableName
-    runs: TableName
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """All that a worker needs to know of a run; small, picklable, made by the launcher.
-
-    Attributes:
-        answer_columns: the answers table's columns, kept ones included.
-        worklist_columns: the worklist's own columns beside key, URI and problem.
-        requests_per_minute: this process's share of the job's cap, or None.
-        tokens_per_minute: likewise.
-        budget_usd: what the fingerprint may cost in all, or None.
-        spent_before_usd: what it had cost when the run started.
-        usd_per_row: planned dollars of a row that is asked online, or None when the price is not known.
-        job: how the queries of workers are labelled and limited.
-        progress_folder: where other processes of this machine tell the launcher how far they are, or None.
-        launcher_pid: the launcher's own process, which has no need to.
-        launcher_address: where a worker process of the same machine learns that its launcher stops, or None.
-    """
-
-    run_id: str
-    started_at: datetime.datetime
-    question: Question
-    vertex: VertexEndpoint
-    bigquery: Endpoint
-    tables: Tables
-    answer_columns: tuple[Column, ...]
-    worklist_columns: tuple[str, ...]
-    limits: Limits
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-    budget_usd: float | None = None
-    spent_before_usd: float = 0.0
-    usd_per_row: float | None = None
-    job: Job = dataclasses.field(default_factory=Job)
-    progress_folder: str | None = None
-    launcher_pid: int | None = None
-    launcher_address: leash.Address | None = None
 
 
 class Worker:
@@ -261,11 +198,11 @@ class Worker:
 
     def answers_sink(self) -> Sink:
         """A bundle's own view of the answers table."""
-        return Sink(self, self._writer(self.config.tables.answers, self.config.answer_columns))
+        return self._sink(self.config.tables.answers, self.config.answer_columns)
 
     def failures_sink(self) -> Sink:
         """A bundle's own view of the failures table."""
-        return Sink(self, self._writer(self.config.tables.failures, FAILURE_COLUMNS))
+        return self._sink(self.config.tables.failures, FAILURE_COLUMNS)
 
     def landed(self, row: Answer | Failure) -> None:
         """Count an outcome, for progress and for the budget."""
@@ -378,6 +315,9 @@ class Worker:
             each = max(each, tally.cost_usd / tally.done)
         return (self._asked - tally.done) * each + self.reserved_usd
 
+    def _sink(self, table: TableName, columns: Sequence[Column]) -> Sink:
+        return Sink(self._writer(table, columns), self.config.question, landed=self.landed, remembered=self.remembered)
+
     def _writer(self, table: TableName, columns: Sequence[Column]) -> RowWriter:
         with self._lock:
             if str(table) not in self._writers:
@@ -398,62 +338,6 @@ class Worker:
             books.append_run(config.bigquery, config.tables.runs, line)
         except Exception:  # noqa: BLE001 - the run ends all the same; its own reason must not be hidden by this error
             _log.exception("run %s: %s; but the runs table could not be told", config.run_id, reason)
-
-
-class Sink:
-    """One bundle's rows on their way to a table."""
-
-    def __init__(self, worker: Worker, writer: RowWriter) -> None:
-        self._worker = worker
-        self._bundle = writer.bundle()
-
-    def add(self, row: Answer | Failure) -> None:
-        """Hand a row to the writer's thread; waits only when BigQuery is far behind.
-
-        Raises:
-            WriteError: rows of this bundle could not be written for good.
-        """
-        self._worker.landed(row)
-        with self._worker.remembered():
-            self._bundle.append(row.row())
-
-    def wait(self) -> list[Failure]:
-        """Wait until BigQuery has acknowledged the bundle's rows.
-
-        Returns:
-            A failure, with the model's text, for each row that BigQuery itself refuses.
-
-        Raises:
-            WriteError: rows of this bundle could not be written for good.
-        """
-        question = self._worker.config.question
-        with self._worker.remembered():
-            refused = self._bundle.wait()
-        return [_rejected(each.row, each.error, question) for each in refused]
-
-
-def _rejected(row: Mapping[str, Any], error: str, question: Question) -> Failure:
-    """The failure of a row that BigQuery refuses: plain text only, so that it is not refused again."""
-    plain = str(row.get("classification") or "").encode("ascii", "backslashreplace").decode()
-    tokens = {
-        name: int(row.get(name) or 0) for name in ("prompt_tokens", "output_tokens", "thoughts_tokens", "total_tokens")
-    }
-    return Failure(
-        key=str(row["key"]).encode("utf-8", "replace").decode()[:1000],
-        gcs_uri=None,
-        task=question.task.name,
-        fingerprint=question.fingerprint,
-        reason=Reason.ROW_REJECTED,
-        detail=error.encode("ascii", "backslashreplace").decode()[:1000],
-        attempts=int(row.get("attempts") or 0),
-        calls=int(row.get("calls") or row.get("attempts") or 0),
-        usage=Usage(**tokens, cost_usd=row.get("cost_usd")),
-        model=question.settings.model,
-        classification=plain[:100_000] or None,
-        run_id=question.run_id,
-        failed_at=question.clock(),
-        columns={},
-    )
 
 
 def _spare_the_garbage_collector() -> None:

@@ -21,6 +21,7 @@ LAYERS = [
     ["transforms"],
     ["bundle"],
     ["worker"],
+    ["sink", "run_config", "meter"],
     ["planning"],
     ["plan"],
     ["settings"],

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
-from pipeline.worker import Shard
+from pipeline.bigquery.worklist import Shard
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

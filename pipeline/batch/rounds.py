@@ -17,8 +17,8 @@ from pipeline.batch.division import Round, divide
 from pipeline.batch.launcher import Launcher
 from pipeline.batch.store import Folder
 from pipeline.batch.watch import Part, Watch
+from pipeline.bigquery.worklist import Shard
 from pipeline.progress import Progress
-from pipeline.worker import Shard
 
 _BATCH_ROUNDS = 3
 _GRACE_SECS = 5.0  # for calls in flight, where the jobs cannot be seen to

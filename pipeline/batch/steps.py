@@ -13,12 +13,14 @@ from apache_beam.pvalue import PCollection
 from pipeline import graph
 from pipeline.batch import lines, results
 from pipeline.batch.store import Folder
+from pipeline.bigquery.worklist import Shard
 from pipeline.engine import Lane
 from pipeline.engine.call import Again, Split
 from pipeline.errors import Halted
 from pipeline.rows import Answer, Failure, Observation
+from pipeline.run_config import RunConfig
 from pipeline.transforms import Tagged, WorkerDoFn, WriteRows, tagged
-from pipeline.worker import RunConfig, Shard, Worker
+from pipeline.worker import Worker
 
 _log = logging.getLogger(__name__)
 

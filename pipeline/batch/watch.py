@@ -12,8 +12,8 @@ from pipeline.batch.launcher import GOES_ON, Launcher
 from pipeline.batch.service import Job
 from pipeline.batch.store import Folder
 from pipeline.bigquery import books
+from pipeline.bigquery.worklist import Shard
 from pipeline.errors import Interrupted
-from pipeline.worker import Shard
 
 FIRST_POLL_SECS = 0.25
 """Doubles up to the longest: a small job's end is seen at once, a day's job costs 60 questions an hour."""

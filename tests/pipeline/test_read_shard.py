@@ -14,9 +14,9 @@ from google.api_core import exceptions
 from pipeline import launch, worker
 from pipeline.bigquery import read, worklist
 from pipeline.bigquery.names import TableName
+from pipeline.bigquery.worklist import Shard
 from pipeline.rows import Observation
 from pipeline.transforms import _ReadShardDoFn
-from pipeline.worker import Shard
 
 EMPTY = Shard(90_000, 90_001, 0)
 

@@ -7,14 +7,14 @@ import dataclasses
 import http.client
 import json
 import re
-import threading
 from collections.abc import Iterator
 from concurrent import futures
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import urlsplit
 
 import grpc
+import loopback_http
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +73,8 @@ class RestFront:
             def log_message(self, *_: Any) -> None:
                 """Nothing: tests read what is printed."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._server = loopback_http.server(Handler)
+        self.url = loopback_http.url(self._server)
 
     def _said(self, asked: str, body: str) -> tuple[int, bytes] | None:
         """What answers a request instead of the emulator, or None."""
@@ -90,14 +90,8 @@ class RestFront:
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[RestFront]:
-        thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        try:
+        with loopback_http.serving(self._server):
             yield self
-        finally:
-            self._server.shutdown()
-            self._server.server_close()
-            thread.join()
 
 
 @contextlib.contextmanager

@@ -6,8 +6,9 @@ import datetime
 import json
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
+import loopback_http
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -137,13 +138,8 @@ def token_endpoint():
         def log_message(self, *args):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/token", answers
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with loopback_http.serving(loopback_http.server(Handler)) as url:
+        yield f"{url}/token", answers
 
 
 @pytest.fixture

@@ -6,14 +6,14 @@ import base64
 import collections
 import contextlib
 import re
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import google_crc32c
+import loopback_http
 
 CUT, DAMAGED = "cut off in the middle", "another checksum"
 
@@ -46,23 +46,16 @@ class TinyStorage:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = loopback_http.server(Handler)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return loopback_http.url(self._server)
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[TinyStorage]:
-        thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        thread.start()
-        try:
+        with loopback_http.serving(self._server):
             yield self
-        finally:
-            self._server.shutdown()
-            self._server.server_close()
-            thread.join()
 
     def _answer(self, handler: BaseHTTPRequestHandler, uri: str) -> None:
         self.reads[uri] += 1

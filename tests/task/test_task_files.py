@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import http.server
 import pickle
-import threading
 import urllib.parse
 
+import loopback_http
 import pytest
 
 from pipeline.errors import ConfigError
@@ -198,14 +198,9 @@ def bucket(monkeypatch):
         def log_message(self, *args):
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
-    yield objects
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with loopback_http.serving(loopback_http.server(Handler)) as url:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
+        yield objects
 
 
 def test_a_task_is_loaded_from_cloud_storage(bucket):

@@ -247,7 +247,8 @@ class Worker:
     def close(self) -> None:
         """Close all; what was answered is flushed first."""
         with self._lock:
-            self._resources.close()
+            resources = self._resources.pop_all()
+        resources.close()  # without the lock: the meter's thread, which is waited for, may be about to take it
 
     def _open_engine(self) -> Engine:
         config = self.config

@@ -101,4 +101,7 @@ class Job(Protocol):
         """What to make of it that the engine gave up; `error` is the last call's."""
 
     def timed_out(self) -> None:
-        """A call was sent and its answer will never be known, though it may be billed: charge it as planned."""
+        """A call was sent and its answer will never be known, though it may be billed: charge it as planned.
+
+        Not told of calls that the end of the engine cut off: their jobs have no outcome that the charge could go to.
+        """

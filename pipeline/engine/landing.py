@@ -14,7 +14,7 @@ from pipeline.engine.call import Again, CallError, Landed, Split, Step
 from pipeline.engine.clock import Clock
 from pipeline.engine.ledger import Flight, Ledger
 from pipeline.engine.pace import Pace
-from pipeline.engine.policy import Limits, Retry, RunFault, decide, for_quota, transient
+from pipeline.engine.policy import Limits, Retry, RunFault, decide, for_all, for_quota, transient
 
 LAST_ROWS = 20
 """Fewer jobs than that, with nothing more to send, are the end of the work."""
@@ -158,7 +158,7 @@ class Landing:
         flight.error = error
         if passing:
             flight.error_at = now
-        if error.retry_delay_secs:
+        if error.retry_delay_secs and for_all(error):
             self._pace.hold(now, error.retry_delay_secs)
         if for_quota(error):
             self._ledger.counts.rejected += 1
@@ -217,9 +217,11 @@ class Landing:
             flight.spent_secs += now - flight.sent_at + retry.delay_secs
         if flight.error is not None and not for_quota(flight.error):
             self._ledger.counts.retries += 1
-        if retry.refresh and self.refreshed_at <= flight.sent_at:
-            self.refreshing = True
-            self._ledger.timer.set()
+        if retry.refresh:
+            flight.refreshes += 1
+            if self.refreshed_at <= flight.sent_at:
+                self.refreshing = True
+                self._ledger.timer.set()
         self._ledger.put_off(flight, now + retry.delay_secs)
 
     def _file(self, flight: Flight) -> None:

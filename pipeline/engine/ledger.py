@@ -39,6 +39,7 @@ class Flight:
     attempts: int = 0
     calls: int = 0
     rejections: int = 0
+    refreshes: int = 0  # of the token, for its sake
     rejected_at: float = math.inf  # first rejection for quota
     error_at: float = -math.inf  # last error that said nothing of the request
     failing_since: float = math.inf  # the first of those since some call of the process succeeded
@@ -64,6 +65,7 @@ class Flight:
             spent_secs=self.spent_secs + now - self.sent_at,
             outage=outage,
             refreshed=refreshed,
+            refreshes=self.refreshes,
         )
 
 
@@ -265,12 +267,16 @@ class Ledger:
             self.drop(flight)
         self.turns.wake_all()
 
-    def abandon(self) -> list[tuple[Flight, Handle | None]]:
-        """Gives up all that is in flight, and drops it. Returns what the transport is to cancel."""
-        flights = [(flight, flight.handle) for flight in self.flying.values()]
+    def abandon(self) -> list[Handle | None]:
+        """Gives up all that is in flight, and drops it: rows not asked, though their calls may be billed.
+
+        They are charged nothing, for they have no outcome that could say so. Returns what the transport is to cancel.
+        """
+        flights = list(self.flying.values())
+        handles = [flight.handle for flight in flights]
         self.flying.clear()
-        for flight, _ in flights:
+        for flight in flights:
             self.free(flight)
             self.drop(flight)
         self.counts.timed_out += len(flights)
-        return flights
+        return handles

@@ -56,6 +56,7 @@ class History:
         spent_secs: time that counts for the row's deadline, the failed call included.
         outage: whether calls of the whole process are failing now, so that this error says nothing of this job.
         refreshed: whether the call was sent with a token that had just been refreshed, and none has worked since.
+        refreshes: how often the token was to be refreshed for this job.
     """
 
     attempts: int = 0
@@ -64,6 +65,7 @@ class History:
     spent_secs: float = 0.0
     outage: bool = False
     refreshed: bool = False
+    refreshes: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -139,6 +141,11 @@ def for_quota(error: CallError) -> bool:
     return error.code == "RESOURCE_EXHAUSTED" and _TOO_LARGE not in error.message
 
 
+def for_all(error: CallError) -> bool:
+    """Whether the server's retry delay, if it sent one, is meant for all calls: it is short of quota, or out."""
+    return error.code == "UNAVAILABLE" or for_quota(error)
+
+
 def transient(error: CallError) -> bool:
     """Whether the error says nothing of the request, so that it may be gone the next time.
 
@@ -165,9 +172,13 @@ def decide(error: CallError, history: History, limits: Limits, jitter: float) ->
     if error.reason in _RUN_REASONS:
         return RunFault(str(error))
     if error.code == "UNAUTHENTICATED" or error.reason == "ACCESS_TOKEN_EXPIRED":
-        if history.refreshed or spent >= limits.max_attempts:
+        if history.refreshed:
             return RunFault(str(error))
-        return Retry(asked, costs_attempt=True, refresh=True)
+        if spent < limits.max_attempts:
+            return Retry(asked, costs_attempt=True, refresh=True)
+        if not history.refreshes:  # a token that ran out is not the row's fault: its last attempt is not lost by it
+            return Retry(asked, costs_attempt=False, refresh=True)
+        return GiveUp(Fault.UNAVAILABLE)  # a new token worked for others
     if error.code in _SUSPECT:
         return GiveUp(_SUSPECT[error.code], suspect=True)
     if error.code == "RESOURCE_EXHAUSTED":

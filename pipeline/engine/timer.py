@@ -54,15 +54,11 @@ class Timer:
     def abandon(self) -> None:
         """The end has come: gives up what is in flight and drops what waits. Any thread may see to that."""
         with self._ledger.lock:
-            flights = self._ledger.abandon()
-            if flights or self._ledger.to_sweep:
+            handles = self._ledger.abandon()
+            if handles or self._ledger.to_sweep:
                 self._ledger.sweep()
-        for flight, handle in flights:
+        for handle in handles:
             _cancel(handle)
-            try:
-                flight.job.timed_out()
-            except BaseException as bug:  # noqa: BLE001 - as in `Landing.land`
-                self._landing.crash(flight, bug)
 
     def _run(self) -> None:
         try:

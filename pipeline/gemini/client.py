@@ -99,20 +99,27 @@ class Client:
         self._pool = _Pool(open_channel)
 
     def send(self, request: bytes, timeout_secs: float, done: Done) -> Handle:
-        """Start one call. Never blocks, never raises.
+        """Start one call. Never blocks.
 
         Args:
             request: a serialised GenerateContentRequest.
             timeout_secs: after so long the call ends with DEADLINE_EXCEEDED.
             done: told the response (the plain protobuf message) or a `CallError`, once, on a gRPC thread; or at once,
                 on this one, when the client is closed.
+
+        Raises:
+            Exception: gRPC takes the request or the metadata for none; that is a bug. `done` is told nothing.
         """
+        channel = self._pool.take()
+        if channel is None:
+            return _refused(done)
         try:
-            channel = self._pool.take()
             future = channel.call(request, timeout=timeout_secs, metadata=self._metadata)
-        except ValueError as error:  # gRPC's word for a closed channel; a pool that is closed has lost its places
-            done(CallError("CANCELLED", str(error)))
-            return _NO_CALL
+        except Exception as error:
+            self._pool.give_back(channel, worked=False)
+            if self._pool.closed and isinstance(error, ValueError):  # gRPC's word for a closed channel
+                return _refused(done)
+            raise
         future.add_done_callback(lambda landed: self._landed(landed, channel, done))
         handle: Handle = future
         return handle
@@ -148,7 +155,9 @@ class _NoCall:
         """There is nothing to end."""
 
 
-_NO_CALL = _NoCall()
+def _refused(done: Done) -> Handle:
+    done(CallError("CANCELLED", "the client is closed"))
+    return _NoCall()
 
 
 class _Channel:
@@ -182,15 +191,17 @@ class _Pool:
         self._free: collections.deque[_Channel] = collections.deque()  # its single steps are atomic
         self._young: list[_Channel] = []
         self._lock = threading.Lock()
-        self._closed = False
+        self.closed = False
         self.channels: list[_Channel] = []
 
-    def take(self) -> _Channel:
-        while True:
+    def take(self) -> _Channel | None:
+        """A place on a channel, to be given back; None when the pool is closed."""
+        while not self.closed:
             try:
                 return self._free.popleft()
             except IndexError:
                 self._grow()
+        return None
 
     def give_back(self, channel: _Channel, *, worked: bool) -> None:
         self._free.append(channel)
@@ -200,15 +211,13 @@ class _Pool:
 
     def close(self) -> None:
         with self._lock:
-            self._closed = True
+            self.closed = True
             for channel in self.channels:
                 channel.close()
 
     def _grow(self) -> None:
         with self._lock:
-            if self._closed:
-                raise ValueError("the client is closed")
-            if self._free:
+            if self.closed or self._free:
                 return  # another thread was here first
             if self._young:
                 self._prove(self._young[0])

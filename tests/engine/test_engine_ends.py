@@ -31,7 +31,7 @@ def test_stop_sends_nothing_more_and_lets_land_what_is_in_flight() -> None:
     assert stats.ended == "interrupted"
 
 
-def test_after_the_grace_what_is_in_flight_is_cancelled_charged_and_not_asked() -> None:
+def test_after_the_grace_what_is_in_flight_is_cancelled_counted_and_not_asked() -> None:
     run = Run(lambda request, number, now: (5.0 if request < 3 else 90.0, OK), limits=Limits(max_in_flight=10))
     jobs = rows(50)
     run.world.at(1002.0, lambda: run.engine.stop("interrupted", 8.0))
@@ -39,7 +39,8 @@ def test_after_the_grace_what_is_in_flight_is_cancelled_charged_and_not_asked() 
     assert keys(outcomes) == [0, 1, 2]
     assert run.world.now() == pytest.approx(1010.0, abs=0.1)
     assert [call.cancelled for call in run.server.calls] == [False] * 3 + [True] * 7
-    assert sum(job.charged for job in jobs) == 7
+    assert sum(job.charged for job in jobs) == 0  # no outcome could say so
+    assert run.engine.stats().timed_out == 7
     assert run.engine.stats().not_asked_rows == 47
 
 
@@ -52,6 +53,16 @@ def test_waiting_retries_are_not_asked_after_a_stop() -> None:
     outcomes = run.go(rows(10))
     assert keys(outcomes) == [5, 6, 7, 8, 9]
     assert run.engine.stats().not_asked_rows == 5
+
+
+@pytest.mark.parametrize(("code", "held"), [("ABORTED", False), ("INVALID_ARGUMENT", False), ("UNAVAILABLE", True)])
+def test_a_retry_delay_is_kept_by_all_only_where_it_concerns_all(code: str, held: bool) -> None:
+    def reply(_request: int, number: int, _now: float) -> Reply:
+        return (0.1, error(code, retry_delay_secs=50.0)) if number == 5 else (1.0, OK)
+
+    run = Run(reply, limits=Limits(max_in_flight=10))
+    run.go(rows(100))
+    assert (run.server.sent_between(1.5, 50) == 0) is held
 
 
 def test_the_gate_stops_new_calls_and_retries_and_lets_the_rest_land() -> None:
@@ -144,6 +155,39 @@ def test_unauthenticated_after_a_refresh_halts_the_run() -> None:
     assert [type(raised) for raised in run.raised] == [EngineHalted]
     assert refreshed == [1]
     assert len(run.server.calls) <= 40
+
+
+@pytest.mark.parametrize("max_attempts", [1, 5])
+def test_a_token_that_expires_at_a_rows_last_attempt_is_refreshed_and_halts_nothing(max_attempts: int) -> None:
+    before = max_attempts - 1
+    refreshed: list[float] = []
+    run: Run
+
+    def reply(request: int, _number: int, _now: float) -> Reply:
+        if request == 0 and not refreshed:
+            asked = sum(call.request == 0 for call in run.server.calls)
+            return 0.1, error("INTERNAL" if asked <= before else "UNAUTHENTICATED")
+        return 0.1, OK
+
+    run = Run(reply, limits=Limits(max_attempts=max_attempts), refresh_token=lambda: refreshed.append(1))
+    outcomes = run.go(rows(3000))
+    assert sorted(outcomes) == [("ok", key) for key in range(3000)]
+    assert run.raised == []
+    assert refreshed == [1]
+
+
+def test_a_row_that_no_token_gets_through_is_filed_where_the_others_get_through() -> None:
+    refreshed: list[float] = []
+
+    def reply(request: int, _number: int, _now: float) -> Reply:
+        return (5.0, error("UNAUTHENTICATED")) if request == 7 else (1.0, OK)
+
+    run = Run(reply, limits=Limits(max_in_flight=20), refresh_token=lambda: refreshed.append(1))
+    outcomes = run.go(rows(3000))
+    assert [outcome for outcome in outcomes if outcome[0] != "ok"] == [("unavailable", 7, 5, 5)]
+    assert len(outcomes) == 3000
+    assert run.raised == []
+    assert len(refreshed) == 4
 
 
 def test_a_refresh_that_fails_halts_the_run() -> None:

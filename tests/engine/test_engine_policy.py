@@ -13,6 +13,7 @@ OUT = History(attempts=1, outage=True)
 ALMOST_LATE = History(attempts=1, spent_secs=LIMITS.row_deadline_secs - 0.5)
 LONG_REJECTED = History(rejections=40, rate_limited_secs=LIMITS.rate_limited_secs)
 REFRESHED = History(attempts=1, refreshed=True)
+LAST_REFRESHED = History(attempts=LIMITS.max_attempts - 1, refreshes=1)
 
 TRANSIENT = ("UNAVAILABLE", "INTERNAL", "ABORTED", "CANCELLED", "UNKNOWN", "DATA_LOSS", "A_NEW_STATUS")
 SUSPECT = {
@@ -47,7 +48,8 @@ TABLE = [
     ("RESOURCE_EXHAUSTED", LONG_REJECTED, GiveUp(Fault.RATE_LIMITED)),
     ("UNAUTHENTICATED", FIRST, Retry(0.0, costs_attempt=True, refresh=True)),
     ("UNAUTHENTICATED", REFRESHED, RunFault("UNAUTHENTICATED: words")),
-    ("UNAUTHENTICATED", LAST, RunFault("UNAUTHENTICATED: words")),
+    ("UNAUTHENTICATED", LAST, Retry(0.0, costs_attempt=False, refresh=True)),
+    ("UNAUTHENTICATED", LAST_REFRESHED, GiveUp(Fault.UNAVAILABLE)),
 ]
 
 
@@ -79,6 +81,13 @@ def test_a_reason_that_concerns_the_project_is_the_runs_fault_at_once(code: str,
 def test_an_expired_token_is_refreshed_once_whatever_the_status() -> None:
     assert asked("PERMISSION_DENIED", FIRST, reason="ACCESS_TOKEN_EXPIRED") == Retry(0.0, True, refresh=True)
     assert isinstance(asked("UNAUTHENTICATED", REFRESHED, reason="ACCESS_TOKEN_EXPIRED"), RunFault)
+
+
+def test_a_row_with_one_attempt_has_it_with_a_token_that_works() -> None:
+    error = CallError("UNAUTHENTICATED", "words")
+    once = Limits(max_attempts=1)
+    assert decide(error, FIRST, once, 0.5) == Retry(0.0, costs_attempt=False, refresh=True)
+    assert decide(error, History(refreshed=True, refreshes=1), once, 0.5) == RunFault("UNAUTHENTICATED: words")
 
 
 def test_permission_of_one_resource_is_a_suspect_not_the_runs_fault() -> None:

@@ -212,6 +212,23 @@ def test_closing_ends_what_is_in_flight_and_refuses_what_comes_after(server, cli
         assert one(client).code == "CANCELLED"
 
 
+@pytest.mark.parametrize(("request_", "bug"), [("no bytes", TypeError), (b"", UnicodeEncodeError)])
+def test_a_call_that_cannot_be_made_is_raised_and_gives_its_place_back(tls_server, authority, request_, bug):
+    client = Client(
+        VertexEndpoint.parse(f"https://localhost:{tls_server.port}", "us"),
+        SETTINGS,
+        project="demo-project",
+        fetch_token=lambda: Token({"authorization": "Bearer \udc80"}, None),
+        root_certificates=authority.root,
+    )
+    landed = Landed()
+    for _ in range(CALLS_PER_CHANNEL + 1):
+        with pytest.raises(bug):
+            client.send(request_, 20.0, landed)
+    assert client.channels == 1
+    client.close()
+
+
 def test_many_more_calls_than_a_connection_takes_are_in_flight_at_once(server, client):
     """No call is answered before all 500 have arrived: one queued behind 100 streams would never be."""
     server.hold_until(500)

@@ -1,9 +1,8 @@
-"""Whether the run as a whole works, judged by how its calls land: a circuit breaker, and a watch for outages. Pure."""
+"""Whether the run as a whole works, judged by how its calls land: a circuit breaker. Pure."""
 
 from __future__ import annotations
 
 import enum
-import math
 from collections import deque
 from typing import Generic, TypeVar
 
@@ -20,13 +19,6 @@ CALLS_BEFORE_SUCCESS = 50
 """Calls in flight at most until the first success of a process: what a run that cannot work at all may cost."""
 PROBES = 10
 """Calls that a stopped run may try, where there is reason to."""
-
-OUTAGE_ERRORS = 5
-"""Errors in a row, without a success, that make an outage; one at least of a call sent after the first of them."""
-OUTAGE_ROWS = 5
-"""How many different rows must fail before an error that may be the row's own (INTERNAL) is blamed on an outage."""
-OUTAGE_GAP_SECS = 120.0
-"""A call sent so long after the last error begins a new count: nothing was asked in between."""
 
 
 class Verdict(enum.Enum):
@@ -130,47 +122,3 @@ class Breaker(Generic[T]):
         known = [suspect for suspect in suspects if suspect is not None]
         self.held -= len(known)
         return known
-
-
-class Outage:
-    """Tells a service that is out from rows that fail: all calls fail, and so do calls sent after the first error."""
-
-    def __init__(self) -> None:
-        self._clear()
-
-    def _clear(self) -> None:
-        self.active = False
-        self._errors = 0
-        self._rows: set[int] = set()
-        self._since = math.inf
-        self._last = -math.inf
-        self._seen_after = False
-
-    @property
-    def wide(self) -> bool:
-        """Whether so many different rows failed that an error says nothing of its row."""
-        return self.active and len(self._rows) >= OUTAGE_ROWS
-
-    def success(self) -> None:
-        """A call succeeded: whatever was, is over."""
-        if self._errors:
-            self._clear()
-
-    def error(self, now: float, sent_at: float, row: int) -> bool:
-        """A call sent at `sent_at` failed, for the row of that number. Returns whether an outage began with it."""
-        if sent_at - self._last > OUTAGE_GAP_SECS:
-            self._clear()
-        if not self._errors:
-            self._since = now
-        self._errors += 1
-        self._last = now
-        self._seen_after |= sent_at > self._since
-        if len(self._rows) < OUTAGE_ROWS:
-            self._rows.add(row)
-        began = not self.active and self._errors >= OUTAGE_ERRORS and self._seen_after
-        self.active |= began
-        return began
-
-    def secs(self, now: float) -> float:
-        """How long the outage has lasted, 0 if there is none."""
-        return now - self._since if self.active else 0.0

@@ -9,10 +9,11 @@ import math
 import random
 from typing import Any
 
-from pipeline.engine.breaker import Breaker, Outage, Verdict
+from pipeline.engine.breaker import Breaker, Verdict
 from pipeline.engine.call import Again, CallError, Landed, Split, Step
 from pipeline.engine.clock import Clock
 from pipeline.engine.ledger import Flight, Ledger
+from pipeline.engine.outage import Outage
 from pipeline.engine.pace import Pace
 from pipeline.engine.policy import Limits, Retry, RunFault, decide, for_all, for_quota, transient
 
@@ -46,7 +47,8 @@ class Landing:
         self._can_refresh = can_refresh
         self._now = clock.now
         self._random = rng.random
-        self._success_at = -math.inf
+        self._success_at = -math.inf  # when the last call was sent that succeeded
+        self._answered_at = -math.inf  # when the last success landed
         self._suspect: CallError | None = None
 
     def done(self, number: int, result: Any) -> None:
@@ -122,8 +124,9 @@ class Landing:
                 ledger.counts.tokens += step.tokens
                 self._pace.settle(flight.reserved, step.tokens)
             self._pace.succeeded(now, flight.sent_at)
-            self._outage.success()
-            self._success_at = now
+            self._outage.success(flight.sent_at)
+            self._success_at = max(self._success_at, flight.sent_at)
+            self._answered_at = now
             cleared = self._breaker.success(flight.number)
             self._book(flight, step, parts)
             self.go_on()
@@ -149,10 +152,12 @@ class Landing:
     def _judge(self, flight: Flight, error: CallError, now: float) -> bool:
         """Does what the policy says; returns whether the job is to be told now that it failed."""
         passing = transient(error)
-        if passing and self._outage.error(now, flight.sent_at, id(flight)) and not self._is_end_of_work():
-            self._pace.collapse(now)
+        if passing:
+            began = self._outage.error(now, flight.sent_at, flight.number, id(flight), error.retry_delay_secs or 0.0)
+            if began and not self._is_end_of_work():
+                self._pace.collapse(now)
         outage = passing and self._is_outage(flight, error, now)
-        refreshed = not self._can_refresh or flight.sent_at >= self.refreshed_at > self._success_at
+        refreshed = not self._can_refresh or flight.sent_at >= self.refreshed_at > self._answered_at
         history = flight.history(now, outage=outage, refreshed=refreshed)
         decision = decide(error, history, self._limits, self._random())
         flight.error = error
@@ -166,7 +171,8 @@ class Landing:
             flight.rejected_at = min(flight.rejected_at, now)
             self._pace.rejected(now, flight.sent_at)
 
-        if passing and self._outage.secs(now) >= self._limits.outage_secs:
+        out_secs = min(self._outage.secs(now), now - self._answered_at)
+        if passing and out_secs >= self._limits.outage_secs:
             decision = RunFault(
                 f"no call succeeded for {self._limits.outage_secs:.0f} s; the last one ended with {error}"
             )

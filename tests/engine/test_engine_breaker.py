@@ -1,9 +1,9 @@
-"""The circuit breaker and the watch for outages, without an engine."""
+"""The circuit breaker, without an engine."""
 
 from __future__ import annotations
 
 from pipeline.engine import Breaker
-from pipeline.engine.breaker import CALLS_BEFORE_SUCCESS, OUTAGE_GAP_SECS, PROBES, TRIP_AFTER, Outage, Verdict
+from pipeline.engine.breaker import CALLS_BEFORE_SUCCESS, PROBES, TRIP_AFTER, Verdict
 
 
 def working() -> Breaker[str]:
@@ -141,33 +141,3 @@ def test_suspects_of_small_bundles_that_were_settled_still_count() -> None:
         assert len(settled) == 5
         assert breaker.held == 0
     assert breaker.stopped
-
-
-def test_an_outage_begins_when_calls_sent_after_the_first_error_fail_too() -> None:
-    outage = Outage()
-    began = [outage.error(now=10.0 + row / 100, sent_at=9.0, row=row) for row in range(80)]
-    assert not any(began)
-    assert not outage.active
-    assert outage.error(now=11.0, sent_at=10.5, row=99)
-    assert outage.wide
-    assert outage.secs(40.0) == 30.0
-    outage.success()
-    assert not outage.active
-    assert outage.secs(50.0) == 0.0
-
-
-def test_one_row_that_fails_for_ever_is_no_wide_outage() -> None:
-    outage = Outage()
-    for attempt in range(50):
-        outage.error(now=10.0 + attempt, sent_at=9.5 + attempt, row=1)
-    assert outage.active
-    assert not outage.wide
-
-
-def test_errors_far_apart_are_not_one_outage() -> None:
-    outage = Outage()
-    for hour in range(20):
-        at = 3600.0 * hour
-        assert not outage.error(now=at + 1, sent_at=at, row=hour)
-        assert outage.secs(at + 1) == 0
-    assert OUTAGE_GAP_SECS < 3600

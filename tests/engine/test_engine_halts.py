@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -318,6 +319,41 @@ def test_an_outage_of_more_than_ten_minutes_halts_the_run_and_files_nothing() ->
     assert "600 s" in str(run.raised[0])
     assert "UNAVAILABLE" in str(run.raised[0])
     assert 1620 <= run.world.now() <= 1700
+
+
+@pytest.mark.parametrize("latency", [5.0, 20.0])
+def test_an_outage_in_which_calls_sent_before_still_succeed_costs_few_calls_and_no_row(latency: float) -> None:
+    def reply(_request: int, _number: int, now: float) -> Reply:
+        return (0.05, error("UNAVAILABLE")) if 1100 <= now < 1160 else (latency, OK)
+
+    run = Run(reply, pace=Pace(rng=random.Random(1)))
+    outcomes = run.go(Row(key) for key in itertools.takewhile(lambda _: run.world.now() < 1200, itertools.count()))
+    assert {outcome[0] for outcome in outcomes} == {"ok"}
+    assert run.server.sent_between(100, 160) <= 120
+
+
+@pytest.mark.parametrize("delay", [100.0, 130.0, 300.0])
+def test_an_outage_halts_the_run_after_its_time_however_long_the_server_asks_to_wait(delay: float) -> None:
+    run = Run(lambda *_: (0.1, error("UNAVAILABLE", retry_delay_secs=delay)), limits=Limits(max_in_flight=50))
+    assert run.go(rows(200)) == []
+    assert "no call succeeded for 600 s" in str(run.raised[0])
+    assert run.world.now() - 1000 < 600 + delay
+
+
+def test_an_outage_is_not_said_to_last_while_calls_sent_before_it_succeed() -> None:
+    """Answers take three times as long as a run may go without one; after the outage every third call still fails."""
+    limits = Limits(max_in_flight=100, call_timeout_secs=300.0, row_deadline_secs=1e3, outage_secs=60.0)
+
+    def reply(request: int, number: int, now: float) -> Reply:
+        if 1220 <= now < 1230 or (1230 <= now < 1400 and number % 3 == 0):
+            return 0.05, error("UNAVAILABLE")
+        return (100.0 + 1.8 * request if request < 100 else 180.0), OK
+
+    run = Run(reply, limits=limits)
+    outcomes = run.go(rows(300))
+    assert run.raised == []
+    assert {outcome[0] for outcome in outcomes} == {"ok"}
+    assert len(outcomes) == 300
 
 
 def test_a_broken_connection_is_no_outage() -> None:

@@ -16,6 +16,7 @@ from pipeline.asking import Question
 from pipeline.bigquery import books, tables, views, worklist
 from pipeline.bigquery.client import explained
 from pipeline.bigquery.names import TableName
+from pipeline.bigquery.query import earliest
 from pipeline.bigquery.worklist import Shard
 from pipeline.engine import Limits
 from pipeline.errors import BooksError, ConfigError
@@ -134,16 +135,6 @@ def resumed(plan: Plan, line: Mapping[str, Any]) -> Run:
     with explained("--output_table", plan.answers):
         shards = worklist.shards(plan.endpoint, name, ROWS_PER_SHARD, job)
     config = _config(plan, line["run_id"], line["at"], name, _shares(plan.options, 1))
-    if plan.options.max_cost_usd is not None:  # what the run itself has spent is counted by its own partitions
-        own = books.spent(
-            plan.endpoint,
-            answers=plan.answers,
-            failures=plan.failures,
-            fingerprint=plan.fingerprint,
-            since=line["at"],
-            job=job,
-        )
-        config = dataclasses.replace(config, spent_before_usd=max(0.0, plan.spent_usd - own))
     return Run(plan=plan, config=config, shards=shards, rows=line["worklist_rows"])
 
 
@@ -287,8 +278,22 @@ def _config(
         requests_per_minute=shares[0],
         tokens_per_minute=shares[1],
         budget_usd=options.max_cost_usd,
-        spent_before_usd=plan.spent_usd,
+        spent_before_usd=_spent_before(plan, run_id, now),
         usd_per_row=plan.usd_online,
+        job=plan.query_job(run_id),
+    )
+
+
+def _spent_before(plan: Plan, run_id: str, started: datetime.datetime) -> float:
+    """What the meter of the run that started then does not ask for again and again; 0 without a budget, which alone has one."""
+    if plan.options.max_cost_usd is None:
+        return 0.0
+    return books.spent(
+        plan.endpoint,
+        answers=plan.answers,
+        failures=plan.failures,
+        fingerprint=plan.fingerprint,
+        until=earliest(started),
         job=plan.query_job(run_id),
     )
 

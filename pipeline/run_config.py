@@ -35,7 +35,7 @@ class RunConfig:
         requests_per_minute: this process's share of the job's cap, or None.
         tokens_per_minute: likewise.
         budget_usd: what the fingerprint may cost in all, or None.
-        spent_before_usd: what it had cost when the run started.
+        spent_before_usd: what it had cost until `bigquery.query.earliest(started_at)`, from when on the meter asks again.
         usd_per_row: planned dollars of a row that is asked online, or None when the price is not known.
         job: how the queries of workers are labelled and limited.
         progress_folder: where other processes of this machine tell the launcher how far they are, or None.

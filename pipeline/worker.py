@@ -23,6 +23,7 @@ from pipeline import leash, progress
 from pipeline.asking import Ask, Picture
 from pipeline.bigquery import books, read
 from pipeline.bigquery.names import TableName
+from pipeline.bigquery.query import earliest
 from pipeline.bigquery.worklist import Shard
 from pipeline.bigquery.write import RowWriter
 from pipeline.engine import Engine, Pace, Send
@@ -288,7 +289,7 @@ class Worker:
         config, tables = self.config, self.config.tables
         meter = Meter(
             budget_usd,
-            # Before the run counted whole, since then by partitions: a poll reads days, not the table's history.
+            # Before the run counted whole, since its day before by partitions: a poll reads days, not the table's history.
             in_tables=lambda: (
                 config.spent_before_usd
                 + books.spent(
@@ -296,7 +297,7 @@ class Worker:
                     answers=tables.answers,
                     failures=tables.failures,
                     fingerprint=config.question.fingerprint,
-                    since=config.started_at,
+                    since=earliest(config.started_at),
                     job=config.job,
                 )
             ),

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.bigquery.client import Endpoint
 from pipeline.bigquery.names import TableName
-from pipeline.bigquery.query import Job, Parameter, Query, run
+from pipeline.bigquery.query import Job, Parameter, Query, earliest, run
 from pipeline.bigquery.write import append_now
 from pipeline.rows import RUN_COLUMNS, RunState
 
@@ -65,10 +65,10 @@ def audit(
         answers: The answers table.
         failures: The failures table.
         run_id: The run.
-        since: When the run started; days before it are not read.
+        since: When the run started; what is more than a day older is not read.
         job: Labels and limit of the queries' bill.
     """
-    parameters: dict[str, Parameter] = {"run_id": run_id, "since": since}
+    parameters: dict[str, Parameter] = {"run_id": run_id, "since": earliest(since)}
     written = _written(worklist, answers, failures)
     totals = run(endpoint, Query(f"{written}\n{_TOTALS}", parameters), job)[0]
     reasons: dict[str, int] = {}
@@ -147,6 +147,7 @@ def spent(
     failures: TableName | None,
     fingerprint: str,
     since: datetime.datetime | None = None,
+    until: datetime.datetime | None = None,
     job: Job | None = None,
 ) -> float:
     """Returns the dollars of a fingerprint's answers and failures; a line that was appended twice counts twice.
@@ -157,16 +158,21 @@ def spent(
         failures: The failures table; None where there is none.
         fingerprint: What was asked.
         since: Only lines of this time and later, which reads less; None for all.
+        until: Only lines of before this time; None for all.
         job: Labels and limit of the query's bill.
     """
     parameters: dict[str, Parameter] = {"fingerprint": fingerprint}
-    later = ("", "")
+    when = ""
     if since is not None:
         parameters["since"] = since
-        later = (" AND classified_at >= @since", " AND failed_at >= @since")
-    paid = f"SELECT cost_usd FROM {answers.sql} WHERE fingerprint = @fingerprint{later[0]}"
+        when += " AND {at} >= @since"
+    if until is not None:
+        parameters["until"] = until
+        when += " AND {at} < @until"
+    mine = f"WHERE fingerprint = @fingerprint{when}"
+    paid = f"SELECT cost_usd FROM {answers.sql} {mine.format(at='classified_at')}"
     if failures is not None:
-        paid += f"\n  UNION ALL SELECT cost_usd FROM {failures.sql} WHERE fingerprint = @fingerprint{later[1]}"
+        paid += f"\n  UNION ALL SELECT cost_usd FROM {failures.sql} {mine.format(at='failed_at')}"
     sql = f"SELECT SUM(cost_usd) AS usd FROM (\n  {paid}\n)"
     return float(run(endpoint, Query(sql, parameters), job)[0]["usd"] or 0.0)
 
@@ -272,10 +278,11 @@ ORDER BY `at` DESC"""
 
 
 def _first_lines(runs: TableName) -> str:
-    """The first line of each run: later ones of the same state add to it."""
+    """The first line of each run: later ones of the same state add to it. It alone has a worklist: a worker's clock may say
+    that its own line came before it."""
     return (
         f"SELECT * FROM {runs.sql} WHERE state = '{RunState.STARTED}' "
-        "QUALIFY ROW_NUMBER() OVER (PARTITION BY run_id ORDER BY `at`) = 1"
+        "QUALIFY ROW_NUMBER() OVER (PARTITION BY run_id ORDER BY worklist IS NULL, `at`) = 1"
     )
 
 
@@ -295,14 +302,15 @@ def last_sign_of_life(
         answers: The answers table.
         failures: The failures table.
         run_id: The run.
-        since: When it started; days before it are not read.
+        since: When it started; what is more than a day older is not read.
         job: Labels and limit of the query's bill.
     """
     sql = f"""SELECT MAX(`at`) AS newest FROM (
   SELECT classified_at AS `at` FROM {answers.sql} WHERE run_id = @run_id AND classified_at >= @since
   UNION ALL SELECT failed_at AS `at` FROM {failures.sql} WHERE run_id = @run_id AND failed_at >= @since
 )"""
-    newest: datetime.datetime | None = run(endpoint, Query(sql, {"run_id": run_id, "since": since}), job)[0]["newest"]
+    parameters: dict[str, Parameter] = {"run_id": run_id, "since": earliest(since)}
+    newest: datetime.datetime | None = run(endpoint, Query(sql, parameters), job)[0]["newest"]
     return newest
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.bigquery.client import Endpoint
 from pipeline.bigquery.names import TableName
-from pipeline.bigquery.query import Job, Query, run
+from pipeline.bigquery.query import Job, Query, earliest, run
 from pipeline.bigquery.worklist import Shard, sizes
 from pipeline.rows import Observation
 
@@ -142,12 +142,12 @@ def keys_written(
         answers: The answers table.
         failures: The failures table.
         run_id: The run.
-        since: When the run started; days before it are not read.
+        since: When the run started; what is more than a day older is not read.
         job: Labels and limit of the query's bill.
     """
     sql = f"""SELECT key FROM {worklist.sql}
 WHERE shard BETWEEN {int(shard.lo)} AND {int(shard.hi)} AND key IN ({_written(answers, failures)})"""
-    return {row["key"] for row in run(endpoint, Query(sql, {"run_id": run_id, "since": since}), job)}
+    return {row["key"] for row in run(endpoint, Query(sql, {"run_id": run_id, "since": earliest(since)}), job)}
 
 
 def rows_left(
@@ -162,7 +162,7 @@ def rows_left(
 ) -> list[tuple[int, int]]:
     """Returns how many rows the run has neither answered nor filed, by their value of `shard`; arguments as above."""
     sql = f"SELECT shard FROM {worklist.sql} WHERE key NOT IN ({_written(answers, failures)})"
-    return sizes(endpoint, Query(sql, {"run_id": run_id, "since": since}), job)
+    return sizes(endpoint, Query(sql, {"run_id": run_id, "since": earliest(since)}), job)
 
 
 def _written(answers: TableName, failures: TableName) -> str:

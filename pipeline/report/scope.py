@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.bigquery import books, inputs
 from pipeline.bigquery.client import Endpoint, explained
 from pipeline.bigquery.names import TableName
-from pipeline.bigquery.query import Parameter, Query, run
+from pipeline.bigquery.query import Parameter, Query, earliest, run
 from pipeline.errors import ConfigError
 from pipeline.rows import RunState
 
@@ -36,7 +36,7 @@ class Scope:
 
     Attributes:
         run_id: one run, or None for all runs of the fingerprint.
-        since: when the first of these runs started; earlier days are not read.
+        since: a day before the first of these runs started; what is older is not read.
         runs: their lines in the runs table, newest run first.
         settings: what the fingerprint is a hash of; empty where no run tells.
         columns: which of map_url, asset_type, latitude and longitude the answers have.
@@ -115,7 +115,7 @@ def find(
         task=started["task"] or "",
         fingerprint=started["fingerprint"],
         run_id=run_id,
-        since=min(line["at"] for lines in by_run.values() for line in lines),
+        since=earliest(min(line["at"] for lines in by_run.values() for line in lines)),
         runs=newest_first,
         settings=next((line["settings"] for line in mine if isinstance(line.get("settings"), dict)), {}),
         columns=frozenset(name for name in _OPTIONAL if name in fields),

@@ -140,7 +140,7 @@ def run_by_functions() -> list[str]:
     ours = {"answers": ANSWERS, "failures": FAILURES}
     books.audit(nowhere, worklist=WORKLIST, **ours, run_id="r1", since=NOW)
     for since in (None, NOW):
-        books.spent(nowhere, **ours, fingerprint="f1", since=since)
+        books.spent(nowhere, **ours, fingerprint="f1", since=since, until=since)
     books.other_fingerprints(nowhere, answers=ANSWERS, runs=RUNS, task="t", fingerprint="f1")
     books.run_lines(nowhere, RUNS, "r1")
     for fingerprint in (None, "f1"):

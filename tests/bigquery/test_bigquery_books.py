@@ -12,6 +12,7 @@ from pipeline.bigquery.query import Query, run
 from pipeline.rows import ANSWER_COLUMNS, FAILURE_COLUMNS
 
 LATER = NOW + datetime.timedelta(seconds=1)
+BEHIND = SINCE - datetime.timedelta(minutes=10)  # as written by a machine whose clock is behind the launcher's
 
 
 @pytest.fixture
@@ -45,17 +46,17 @@ def test_an_answer_beats_a_failure_and_a_line_that_was_appended_twice_counts_onc
     answers = [
         answer("k0", **paid),
         answer("k0", **paid),  # the same line again
-        answer("k1", **paid),
+        answer("k1", at=BEHIND, **paid),
         answer("k1", at=LATER, **paid),  # paid again by a retried bundle
         answer("k9", run_id="r2", **paid),
-        answer("k8", at=SINCE - datetime.timedelta(hours=1), **paid),
+        answer("k8", at=SINCE - datetime.timedelta(days=2), **paid),
     ]
     failures = [
         failure("k1", "timed_out", **paid),
         failure("k2", "timed_out", **paid),
         failure("k2", "blocked", at=LATER, **paid),
         failure("k3", "missing_uri", total_tokens=0, cost_usd=0.0),
-        failure("k4", "missing_uri", total_tokens=0, cost_usd=0.0),
+        failure("k4", "missing_uri", at=BEHIND, total_tokens=0, cost_usd=0.0),
         failure("k5", "timed_out", run_id="r2", **paid),
     ]
     append(endpoint, ours["answers"], ANSWER_COLUMNS, answers)
@@ -114,6 +115,7 @@ def test_what_a_fingerprint_has_cost(endpoint, ours):
     given = {"answers": ours["answers"], "failures": ours["failures"]}
     assert books.spent(endpoint, **given, fingerprint="f1") == 3.5
     assert books.spent(endpoint, **given, fingerprint="f1", since=SINCE) == 1.5
+    assert books.spent(endpoint, **given, fingerprint="f1", until=SINCE) == 2.0
     assert books.spent(endpoint, **given, fingerprint="nothing") == 0.0
 
 
@@ -160,7 +162,9 @@ def test_the_runs_table_tells_open_halted_and_last_runs(endpoint, ours):
     assert books.last_run(endpoint, ours["runs"])["run_id"] == "r3"
     assert books.last_run(endpoint, ours["runs"], "f1")["worklist"] == "p.d.w"
     assert books.last_run(endpoint, ours["runs"], "f9") is None
-    assert [run["state"] for run in books.run_lines(endpoint, ours["runs"], "r2")] == ["started", "halted"]
+    line("r2", "started", 0, fingerprint="f1", reason="over budget: told by a worker whose clock is behind")
+    assert books.last_run(endpoint, ours["runs"], "f1")["worklist"] == "p.d.w"
+    assert [run["state"] for run in books.run_lines(endpoint, ours["runs"], "r2")] == ["started", "started", "halted"]
 
 
 def test_a_line_with_an_unknown_column_is_a_bug(endpoint, ours):
@@ -173,6 +177,8 @@ def test_the_last_sign_of_life_of_a_run_is_its_newest_line(endpoint, ours):
         return books.last_sign_of_life(endpoint, ours["answers"], ours["failures"], run_id="r1", since=SINCE)
 
     assert seen() is None
+    append(endpoint, ours["answers"], ANSWER_COLUMNS, [answer("a", at=BEHIND)])
+    assert seen() == BEHIND
     append(endpoint, ours["answers"], ANSWER_COLUMNS, [answer("a"), answer("b", run_id="r2", at=LATER)])
     assert seen() == NOW
     append(endpoint, ours["failures"], FAILURE_COLUMNS, [failure("c", at=LATER)])

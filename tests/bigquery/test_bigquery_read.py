@@ -90,8 +90,9 @@ def test_a_session_that_is_lost_half_way_is_replaced_and_no_row_comes_twice(disk
 def test_the_keys_that_a_run_has_written_already_are_those_of_the_shard(endpoint, listed, ours):
     table, _ = listed
     other_run = answer("o7", run_id="r2")
-    before = answer("o8", at=SINCE - datetime.timedelta(hours=1))
-    append(endpoint, ours["answers"], ANSWER_COLUMNS, [answer("o1"), answer("o1"), answer("o2"), other_run, before])
+    before = answer("o8", at=SINCE - datetime.timedelta(days=2))
+    behind = answer("o1", at=SINCE - datetime.timedelta(minutes=10))  # by a clock that is behind the launcher's
+    append(endpoint, ours["answers"], ANSWER_COLUMNS, [behind, behind, answer("o2"), other_run, before])
     append(endpoint, ours["failures"], FAILURE_COLUMNS, [failure("o2"), failure("o3"), failure("stray")])
 
     def written(shard: Shard) -> set[str]:

@@ -98,6 +98,19 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
+    def press_ctrl_c(self) -> None:
+        """SIGINT to it and to all processes of its group, as a terminal does."""
+        os.killpg(self.pid, signal.SIGINT)
+
+    def workers(self) -> list[int]:
+        """The worker processes that it has started, by their ids."""
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):  # one that has ended meanwhile
+                if int(stat.read_text().rpartition(")")[2].split()[1]) == self.pid:
+                    found.append(int(stat.parent.name))
+        return found
+
     def join(self, secs: float) -> None:
         """Returns when it has ended, or after so many seconds."""
         self._process.join(secs)
@@ -148,7 +161,8 @@ class Hang:
 
 
 def _command(argv: list[str], out: str, err: str, constants: dict[str, Any], environment: dict[str, str]) -> None:
-    """What a child does: a command, with its output in files."""
+    """What a child does: a command, with its output in files; in a process group of its own, as a shell would start it."""
+    os.setpgid(0, 0)
     os.environ.update(environment)
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)

@@ -9,7 +9,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from pipeline import console, direct, launch, leash, progress, worker
@@ -18,15 +18,19 @@ from pipeline.bigquery.client import explained
 from pipeline.engine import EngineHalted
 from pipeline.errors import ConfigError, Halted, Interrupted, PipelineError
 from pipeline.options import Options
-from pipeline.progress import Progress
+from pipeline.progress import Progress, Snapshot
 from pipeline.rows import RunState
 from pipeline.run_config import RunConfig
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
+    from pipeline import submit
+
 EXIT_DONE, EXIT_FAILURES = 0, 3
 _EXIT_SECS = 9.5  # after an interrupt the process ends then, whatever hangs
+_SUBMISSION_SECS = 120.0  # but so much later while Dataflow takes a job, which must not be left alone
+_FOR_ANSWERS = "a moment for answers that are on their way"
 _GOES_ON = "what is answered is kept, and the same command goes on where this one stopped"
 
 
@@ -41,7 +45,7 @@ def run_to_end(run: launch.Run, beam_options: PipelineOptions) -> int:
         Halted: no row could mend it.
         Interrupted: the user stopped it.
         BooksError: rows are missing though nothing stopped the run.
-        PipelineError: BigQuery failed for good.
+        PipelineError: BigQuery failed for good, or a worker process died.
     """
     from pipeline import submit
 
@@ -49,23 +53,28 @@ def run_to_end(run: launch.Run, beam_options: PipelineOptions) -> int:
     shared = worker.acquire(run.config)
     ending = _Ending(run, shared)
     failed: Exception | None = None
-    job_id: str | None = None
+    job: submit.Job | None = None
     with submit.interruptible(ending.stop) as interrupted, _said_once():
         try:
             if run.rows:
                 with console.busy("asking the first row", quiet=given.quiet):
                     direct.first_call(run)
-                with _watched(run, shared, quiet=given.quiet or not submit.is_local(given)) as config:
-                    tied = ending.tied(config) if submit.forks(beam_options, given) else config
-                    job_id = submit.run(tied, run.shards, beam_options, given)
+                forks = submit.forks(beam_options, given)
+                quiet = given.quiet or not submit.is_local(given)
+                with _watched(run, shared, ending, quiet=quiet, forks=forks) as config:
+                    ending.submitting = not submit.is_local(given)
+                    job = submit.run(config, run.shards, beam_options, given, interrupted)
         except ConfigError as error:
             failed = error
         except Exception as error:  # noqa: BLE001 - told apart in `_end`; a bug is raised again there
             failed = Halted(shared.halted) if shared.halted else shared.fault or error
         finally:
             worker.release(run.config)
-        if job_id is not None:
-            return _submitted(run, job_id)
+        if job is not None:
+            if not interrupted.is_set():
+                return _submitted(run, job.id)
+            _take_back(run, job)
+        ending.submitting = False
         worker.close_all()  # flushes: the books are written after the last row
         return _end(run, failed, interrupted.is_set(), ending)
 
@@ -92,15 +101,34 @@ def conclude(
 
 
 @contextlib.contextmanager
-def _watched(run: launch.Run, shared: worker.Worker, *, quiet: bool) -> Iterator[RunConfig]:
-    """Shows progress while the block lasts. With the config that is yielded, the runner's processes tell how far they are."""
-    if quiet:
+def _watched(
+    run: launch.Run, shared: worker.Worker, ending: _Ending, *, quiet: bool, forks: bool
+) -> Iterator[RunConfig]:
+    """Shows progress while the block lasts. With the config that is yielded, the runner's processes tell how far they are.
+
+    Where the runner forks, it also ties them to this one.
+    """
+    from pipeline import processes
+
+    if quiet and not forks:
         yield run.config
         return
     with tempfile.TemporaryDirectory(prefix="gemini-progress-", ignore_cleanup_errors=True) as folder:
-        config = dataclasses.replace(run.config, progress_folder=folder, launcher_pid=os.getpid())
-        with Progress(lambda: progress.of_all(folder, shared.snapshot()), run.rows):
-            yield config
+
+        def read() -> Snapshot:
+            return progress.of_all(folder, shared.snapshot())
+
+        ending.read = read
+        try:
+            with (
+                contextlib.nullcontext() if quiet else Progress(read, run.rows),
+                processes.watched(ending.died) if forks else contextlib.nullcontext(),
+            ):
+                config = dataclasses.replace(run.config, progress_folder=folder, launcher_pid=os.getpid())
+                yield ending.tied(config) if forks else config
+        finally:
+            last = read()
+            ending.read = lambda: last
 
 
 def _end(run: launch.Run, failed: Exception | None, interrupted: bool, ending: _Ending) -> int:
@@ -155,27 +183,49 @@ def _in_one_line(error: Exception, more: str) -> PipelineError | None:
 
 
 def _submitted(run: launch.Run, job_id: str) -> int:
-    given = run.plan.options
-    project = run.plan.endpoint.project
     if job_id:
         launch.note_job(run, job_id)
-        place = f"https://console.cloud.google.com/dataflow/jobs/{given.region}/{job_id}?project={project}"
-        console.say(f"job {job_id}: {place}")
+        console.say(f"job {job_id}: {_place(run, job_id)}")
     console.say(
-        f"when it is done: python -m pipeline audit --project={project} --output_table={run.plan.answers} "
-        f"--run_id={run.run_id}"
+        f"when it is done: python -m pipeline audit --project={run.plan.endpoint.project} "
+        f"--output_table={run.plan.answers} --run_id={run.run_id}"
     )
     console.say(f"submitted {run.rows:,} rows | run {run.run_id}")
     return EXIT_DONE
+
+
+def _take_back(run: launch.Run, job: submit.Job) -> None:
+    """Cancel a job that Dataflow took after an interrupt.
+
+    Raises:
+        Interrupted: that fails; the message says where a person can do it.
+    """
+    try:
+        job.cancel()
+    except Exception as error:
+        launch.note_job(run, job.id)
+        raise Interrupted(
+            f"interrupted, but Dataflow had taken job {job.id} and does not cancel it ({type(error).__name__}): "
+            f"cancel it at {_place(run, job.id)}"
+        ) from error
+    console.note(f"job {job.id} is cancelled: {_place(run, job.id)}")
+
+
+def _place(run: launch.Run, job_id: str = "") -> str:
+    """Where the console shows a Dataflow job, or all of them."""
+    where = f"/{run.plan.options.region}/{job_id}" if job_id else ""
+    return f"https://console.cloud.google.com/dataflow/jobs{where}?project={run.plan.endpoint.project}"
 
 
 class _Ending:
     """What an interrupt does: no new calls, a moment for those in flight, and the process ends in 10 s in any case."""
 
     def __init__(self, run: launch.Run, shared: worker.Worker) -> None:
-        self._run, self._shared = run, shared
+        self._run = run
+        self.read: Callable[[], Snapshot] = shared.snapshot  # where the run stands, as far as this process knows
         self._leash: leash.Leash | None = None
         self.said = False  # the summary is printed
+        self.submitting = False  # Dataflow may have taken a job that is not noted yet
 
     def tied(self, config: RunConfig) -> RunConfig:
         """The same for worker processes of this machine, which an interrupt then stops, too."""
@@ -183,18 +233,40 @@ class _Ending:
         return dataclasses.replace(config, launcher_address=self._leash.address)
 
     def stop(self) -> None:
-        console.note("stopping: waiting a moment for answers that are on their way")
-        end = threading.Timer(_EXIT_SECS, self._now)
-        end.daemon = True
-        end.start()
+        waiting = "until Dataflow has taken the job, to cancel it" if self.submitting else _FOR_ANSWERS
+        console.note(f"stopping: waiting {waiting}")
+        self._later(_EXIT_SECS, self._now)
         worker.stop_all("interrupted", worker.GRACE_SECS)
         if self._leash is not None:
             self._leash.let_go()
 
+    def died(self, fault: PipelineError) -> None:
+        """Of one worker process: the others stop, too, and the graph ends with this fault when they are done."""
+        console.note(f"stopping: {fault}")
+        assert self._leash is not None  # noqa: S101 - made before any process is started
+        self._leash.let_go()
+
+    @staticmethod
+    def _later(secs: float, then: Callable[[], None]) -> None:
+        timer = threading.Timer(secs, then)
+        timer.daemon = True
+        timer.start()
+
     def _now(self) -> None:
-        """Ends the process, whatever hangs. Then the summary counts what this process has received, not what SQL finds."""
-        run, tally = self._run, self._shared.snapshot()
-        if not self.said:
+        if self.submitting:
+            self._later(_SUBMISSION_SECS, self._end)
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        """Ends the process, whatever hangs. Then the summary counts what was received, not what SQL finds."""
+        run, tally = self._run, self.read()
+        if self.submitting:
+            console.note(
+                f"Dataflow has not yet said whether it took the job: if one with the label run_id={run.run_id} is there, "
+                f"cancel it at {_place(run)}"
+            )
+        elif not self.said:
             console.note(
                 f"stopped before BigQuery had acknowledged everything; `python -m pipeline audit --run_id={run.run_id}` "
                 "counts what it has"

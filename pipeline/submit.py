@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import os
 import re
@@ -130,24 +131,38 @@ def _cores(machine_type: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def run(config: RunConfig, shards: list[Shard], made: PipelineOptions, given: Options) -> str | None:
-    """Run the graph: to its end on a local runner, to its submission on Dataflow.
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A job that Dataflow has taken, or will start by itself. The id is empty when it is not known."""
+
+    id: str
+    cancel: Callable[[], object]
+
+
+def run(
+    config: RunConfig, shards: list[Shard], made: PipelineOptions, given: Options, interrupted: threading.Event
+) -> Job | None:
+    """Run the graph: to its end on a local runner, to its submission on Dataflow. Nothing begins after an interrupt.
 
     Returns:
-        The id of the Dataflow job, empty when it is not known; None when the run is over.
+        The Dataflow job; None when the run is over.
     """
     cloud = made.view_as(GoogleCloudOptions)
     cloud.labels = [*(cloud.labels or []), *_labels(config)]
     pipeline = beam.Pipeline(options=made)
     graph.build(pipeline, config, shards)
+    if interrupted.is_set():
+        return None
     result = pipeline.run()
     if is_local(given):
         result.wait_until_finish()
         return None
     if cloud.template_location:  # the service starts the job when this process has ended, under the launch's own id
+        if interrupted.is_set():  # and none when it has ended with an error
+            return None
         launched = re.search(r"/template_launches/([^/]+)/", cloud.template_location)
-        return launched[1] if launched else ""
-    return str(result.job_id())  # type: ignore[attr-defined]  # Dataflow's own result
+        return Job(launched[1] if launched else "", result.cancel)
+    return Job(str(result.job_id()), result.cancel)  # type: ignore[attr-defined]  # Dataflow's own result
 
 
 def _labels(config: RunConfig) -> list[str]:

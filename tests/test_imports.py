@@ -28,7 +28,7 @@ LAYERS = [
     ["images"],
     ["asking", "evaluation", "tuning", "progress", "ways"],
     ["gemini"],
-    ["engine", "bigquery", "options", "console", "leash"],
+    ["engine", "bigquery", "options", "console", "leash", "processes"],
     ["task"],
     ["rows", "files"],
     ["errors"],

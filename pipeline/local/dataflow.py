@@ -158,7 +158,7 @@ class Dataflow:
             if match["rest"] == "/metrics":
                 return {"metrics": []}
             if method == "PUT":
-                job.state = str(json.loads(body).get("requestedState", job.state))
+                job.state = _state_name(json.loads(body).get("requestedState", job.state))
             return job.as_json()
 
     def _create(self, project: str, region: str, body: bytes) -> Job:
@@ -217,6 +217,13 @@ class Dataflow:
     ) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+def _state_name(given: str | int) -> str:
+    """A job's state by its name: JSON of a protobuf may hold its number."""
+    from google.cloud import dataflow_v1beta3
+
+    return dataflow_v1beta3.JobState(given).name if isinstance(given, int) else given
 
 
 def _check(message: Any) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 import signal
 import time
 
@@ -9,6 +10,8 @@ import pytest
 
 WINDOW = 64
 FLAGS = (f"--max_in_flight={WINDOW}", "--max_cost_usd=100")
+ONE_PROCESS = ("--direct_running_mode=multi_processing",)  # beside the launcher
+TWO_PROCESSES = (*ONE_PROCESS, "--direct_num_workers=2")
 SUMMARY = re.compile(r"rows (\S+) = answered (\S+) \+ failed 0 \(already answered 0, not asked (\S+)\) \| run (\S+)")
 GOES_ON = "error: interrupted: what is answered is kept, and the same command goes on where this one stopped"
 
@@ -54,8 +57,8 @@ def test_calls_that_do_not_land_in_time_are_given_up(rig):
 
 
 def test_while_bigquery_is_silent_it_ends_in_time_all_the_same_and_with_a_summary(rig):
-    """The tables cannot be asked: the summary counts what this process has received, and says so."""
-    child = rig.fill(3000).start(*FLAGS)
+    """The tables cannot be asked: the summary counts what the processes have received, and says so."""
+    child = rig.fill(3000).start(*FLAGS, *ONE_PROCESS)
     rig.wait_for_calls(300)
     os.kill(rig.bigquery.pid, signal.SIGSTOP)
     try:
@@ -66,20 +69,47 @@ def test_while_bigquery_is_silent_it_ends_in_time_all_the_same_and_with_a_summar
     finally:
         os.kill(rig.bigquery.pid, signal.SIGCONT)
     assert ended.code == 130
-    assert number(SUMMARY.fullmatch(ended.summary)[2]) > 0
+    assert number(SUMMARY.fullmatch(ended.summary)[2]) >= 300 - WINDOW, "not the launcher's own alone"
     assert "`python -m pipeline audit --run_id=" in ended.err
-    assert ended.err.rstrip().endswith(GOES_ON)
+    assert GOES_ON in ended.err.splitlines()
 
 
-def test_worker_processes_stop_with_their_launcher(rig):
-    """Only the launcher gets the signal, as from `kill` or a service manager."""
+def test_ctrl_c_in_a_terminal_leaves_worker_processes_to_their_launcher(rig):
+    """The terminal signals all processes of the group; a worker process that it killed would lose what was paid for."""
     rows = 50_000
-    child = rig.fill(rows).start(*FLAGS, "--direct_num_workers=2", "--direct_running_mode=multi_processing")
+    child = rig.fill(rows).start(*FLAGS, *TWO_PROCESSES)
     rig.wait_for_calls(300)
-    child.send(signal.SIGTERM)
+    child.press_ctrl_c()
     began = time.monotonic()
     ended = child.wait()
     assert time.monotonic() - began < 10
     assert ended.code == 130
     answered = number(SUMMARY.fullmatch(ended.summary)[2])
     assert answered == rig.place()["answered"] == rig.vertex.stats()["calls"], "no call was made in vain, nor later"
+
+
+def test_worker_processes_end_when_their_launcher_is_killed(rig):
+    child = rig.fill(50_000).start(*FLAGS, *ONE_PROCESS)
+    rig.wait_for_calls(300)
+    (worker,) = child.workers()
+    end = os.pidfd_open(worker)
+    child.kill()
+    assert select.select([end], [], [], 20)[0]
+    assert rig.vertex.stats()["calls"] - rig.place()["answered"] <= 2, "what they had asked is written"
+
+
+def test_a_worker_process_that_dies_ends_the_run_with_its_books_closed(rig):
+    rows = 50_000
+    child = rig.fill(rows).start(*FLAGS, *TWO_PROCESSES)
+    rig.wait_for_calls(600)
+    os.kill(child.workers()[0], signal.SIGKILL)
+    ended = child.wait(60)
+    assert ended.code == 1
+    assert ended.err.splitlines()[-1] == (
+        "error: a worker process died (signal 9, out of memory?); what is answered is kept, and the same command goes on "
+        "where this one stopped"
+    )
+    assert "Traceback" not in ended.err
+    answered = number(SUMMARY.fullmatch(ended.summary)[2])
+    assert answered == rig.place()["answered"]
+    assert rig.states(ended.run_id) == ["started", "cancelled"]

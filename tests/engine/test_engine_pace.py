@@ -45,6 +45,18 @@ def strict_second(quota: int) -> Taken:
     return take
 
 
+def fixed_minute(quota: float) -> Taken:
+    """A server that takes the quota of a minute as fast as it comes, then nothing until the next minute."""
+    taken: Counter[int] = Counter()
+
+    def take(now: float) -> bool:
+        minute = int(now // 60)
+        taken[minute] += taken[minute] < 60 * quota
+        return bool(taken[minute] < 60 * quota)
+
+    return take
+
+
 class Simulation:
     """Workers that know nothing of each other, always with something to ask, and one server."""
 
@@ -191,7 +203,7 @@ def test_at_most_one_cut_a_second_and_none_for_calls_that_left_before_it() -> No
     pace.rejected(now + 0.5, now + 0.1)
     pace.rejected(now + 5, now - 0.1)
     assert pace.rate == once
-    pace.rejected(now + 5, now + 0.1)
+    pace.rejected(now + 5, now + 0.3)
     assert pace.rate < once
 
 
@@ -221,13 +233,53 @@ def test_after_short_storms_it_is_soon_back_at_what_the_server_took_before(rejec
     assert all(later <= max(2.4 * sooner, 20) for sooner, later in itertools.pairwise(after))
 
 
-@pytest.mark.parametrize(("before", "after", "secs"), [(50, 75, 20), (20, 200, 60), (50, 500, 60)])
+@pytest.mark.parametrize(("before", "after", "secs"), [(50, 75, 25), (20, 200, 85), (50, 500, 85)])
 @pytest.mark.parametrize("workers", [1, 4])
-def test_a_quota_that_rises_is_found_within_a_minute(before: int, after: int, secs: int, workers: int) -> None:
+def test_a_quota_that_rises_is_found_in_a_minute_and_a_half(before: int, after: int, secs: int, workers: int) -> None:
     low, high = bucket(before), bucket(after)
     simulation = Simulation(lambda now: (low if now < 60 else high)(now), workers=workers).run(60 + secs + 40)
     assert simulation.used(after, 60 + secs, 60 + secs + 40) >= 0.95
     assert simulation.rejected(60, 60 + secs + 40) <= 0.06
+
+
+@pytest.mark.parametrize("latency", [0.3, 1.0])
+@pytest.mark.parametrize(("storm", "every", "least"), [(1, 10, 0.9), (2, 10, 0.6), (2, 20, 0.8), (3, 20, 0.75)])
+def test_storms_that_come_again_and_again_leave_what_is_between_them(
+    storm: float, every: float, least: float, latency: float
+) -> None:
+    limited = bucket(50)
+    simulation = Simulation(
+        lambda now: (now < 60 or now % every > storm) and limited(now), latency=latency, reject_after=0.05
+    ).run(400)
+    assert simulation.used(50 * (1 - storm / every), 200, 400) >= least
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_quota_of_a_minute_is_used_up_and_not_run_into_all_the_time(workers: int) -> None:
+    simulation = Simulation(fixed_minute(50), workers=workers, reject_after=0.05).run(420)
+    assert simulation.used(50, 240, 420) >= 0.95
+    assert simulation.rejected(240, 420) < 0.12
+
+
+@pytest.mark.parametrize("latency", [1.0, 5.0])
+def test_a_run_that_begins_in_a_storm_has_learnt_nothing_from_it(latency: float) -> None:
+    limited = bucket(100)
+    simulation = Simulation(lambda now: now > 20 and limited(now), latency=latency, reject_after=0.05).run(80)
+    assert simulation.used(100, 45, 80) >= 0.9
+
+
+def test_a_few_rejections_that_no_pace_prevents_do_not_slow_it_down() -> None:
+    dice = random.Random(3)
+    simulation = Simulation(lambda now: dice.random() >= 0.005, reject_after=0.1, window=200).run(200)
+    assert simulation.used(200, 100, 200) >= 0.9
+
+
+def test_slow_answers_do_not_slow_the_recovery_where_rejections_are_fast() -> None:
+    low, high = bucket(50), bucket(200)
+    simulation = Simulation(
+        lambda now: low(now) if now < 100 else now > 120 and high(now), latency=10.0, reject_after=0.05
+    ).run(240)
+    assert simulation.used(200, 215, 240) >= 0.8
 
 
 def test_a_hold_keeps_every_call_back_until_it_ends_and_then_lets_no_burst_out() -> None:

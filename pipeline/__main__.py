@@ -6,6 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from pipeline import stdio
 from pipeline.errors import PipelineError
 
 COMMANDS = {
@@ -36,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"error: {name!r} is not a command; one of: {', '.join(COMMANDS)}", file=sys.stderr)  # noqa: T201
         return 2
-    module = importlib.import_module(f"pipeline.commands.{name}")
     try:
+        module = importlib.import_module(f"pipeline.commands.{name}")  # seconds, in which an interrupt may come, too
         return int(module.main(rest))
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
@@ -54,4 +55,5 @@ def _usage() -> str:
 
 
 if __name__ == "__main__":
+    stdio.harden()
     sys.exit(main())

@@ -67,7 +67,7 @@ def prepare(plan: Plan, processes: int | None, *, production: bool = True) -> Ru
         ConfigError: a table that is not ours, another run that is alive, or a cap that cannot be divided.
     """
     options = plan.options
-    shares = _shares(options, processes)
+    caps = shares(options, processes)
     now = datetime.datetime.now(datetime.UTC)
     run_id = options.run_id or new_run_id(now)
     job = plan.query_job(run_id)
@@ -94,7 +94,7 @@ def prepare(plan: Plan, processes: int | None, *, production: bool = True) -> Ru
             job=job,
         )
         shards = worklist.shards(plan.endpoint, name, ROWS_PER_SHARD, job)
-    config = _config(plan, run_id, now, name, shares)
+    config = _config(plan, run_id, now, name, caps)
     run = Run(plan=plan, config=config, shards=shards, rows=written.rows)
     books.append_run(
         plan.endpoint,
@@ -134,7 +134,7 @@ def resumed(plan: Plan, line: Mapping[str, Any]) -> Run:
     name = TableName.parse(line["worklist"], "the run's worklist")
     with explained("--output_table", plan.answers):
         shards = worklist.shards(plan.endpoint, name, ROWS_PER_SHARD, job)
-    config = _config(plan, line["run_id"], line["at"], name, _shares(plan.options, 1))
+    config = _config(plan, line["run_id"], line["at"], name, shares(plan.options, 1))
     return Run(plan=plan, config=config, shards=shards, rows=line["worklist_rows"])
 
 
@@ -249,7 +249,7 @@ def note_job(run: Run, job_id: str) -> None:
 
 
 def _config(
-    plan: Plan, run_id: str, now: datetime.datetime, name: TableName, shares: tuple[float | None, float | None]
+    plan: Plan, run_id: str, now: datetime.datetime, name: TableName, caps: tuple[float | None, float | None]
 ) -> RunConfig:
     options, settings = plan.options, plan.settings
     timeout = options.request_timeout_secs or models.request_timeout_secs(settings.service_tier)
@@ -275,8 +275,8 @@ def _config(
             call_timeout_secs=timeout,
             row_deadline_secs=max(600.0, 5 * timeout),
         ),
-        requests_per_minute=shares[0],
-        tokens_per_minute=shares[1],
+        requests_per_minute=caps[0],
+        tokens_per_minute=caps[1],
         budget_usd=options.max_cost_usd,
         spent_before_usd=_spent_before(plan, run_id, now),
         usd_per_row=plan.usd_online,
@@ -298,8 +298,12 @@ def _spent_before(plan: Plan, run_id: str, started: datetime.datetime) -> float:
     )
 
 
-def _shares(options: Options, processes: int | None) -> tuple[float | None, float | None]:
-    """Each process's part of the caps in requests and tokens a minute."""
+def shares(options: Options, processes: int | None) -> tuple[float | None, float | None]:
+    """Each process's part of the caps in requests and tokens a minute.
+
+    Raises:
+        ConfigError: there is a cap, and nobody knows by how many to divide it.
+    """
     caps = (options.requests_per_minute, options.tokens_per_minute)
     if processes is None:
         if any(caps):

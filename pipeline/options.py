@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import difflib
 import functools
+import math
 import re
 import types
 import typing
@@ -28,7 +29,9 @@ class FlagSpec:
         label: short name on the template's page; derived from the flag's name when empty.
         choices: the allowed values, or empty.
         regex: POSIX extended expression that a non-empty value matches, or None.
+        form: what `regex` stands for, in words and by an example.
         minimum: least allowed number, or None.
+        maximum: largest allowed number, or None.
         required: `classify` cannot do without it.
         beam: the flag is Beam's own: it is read here and passed on.
     """
@@ -38,7 +41,9 @@ class FlagSpec:
     label: str = ""
     choices: tuple[str, ...] = ()
     regex: str | None = None
+    form: str = ""
     minimum: float | None = None
+    maximum: float | None = None
     required: bool = False
     beam: bool = False
 
@@ -48,8 +53,9 @@ def flag(default: Any, help: str, group: str, **more: Any) -> Any:  # noqa: A002
     return dataclasses.field(default=default, metadata={"spec": FlagSpec(help, group, **more)})
 
 
-_TABLE = r"^[^`[:space:]]+\.[^.`[:space:]]+\.[^.`[:space:]]+$"
-_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+_TABLE = {"regex": r"^[^`[:space:]]+\.[^.`[:space:]]+\.[^.`[:space:]]+$", "form": "PROJECT.DATASET.TABLE"}
+_NAME = {"regex": r"^[A-Za-z_][A-Za-z0-9_]*$", "form": "the name of a column, such as observation_id"}
+_RUNNERS = ("DirectRunner", "DataflowRunner", "PrismRunner")
 
 INPUT = "Input"
 OUTPUT = "Output"
@@ -61,23 +67,29 @@ SERVICE = "Services"
 RUN = "Run"
 
 
+def named_run(help: str) -> Any:  # noqa: A002 - argparse's own word
+    """The flag `--run_id` of a command, to which it means this."""
+    form = "up to 64 of a-z, 0-9 and _, such as poles_2026_11"
+    return flag(None, help, RUN, regex=r"^[a-z0-9_]{1,64}$", form=form)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
     """The flags of `classify` and `plan`, checked one by one; what needs several or a service is checked in `launch`."""
 
-    input_table: str | None = flag(None, "Table of image URIs, PROJECT.DATASET.TABLE.", INPUT, regex=_TABLE)
+    input_table: str | None = flag(None, "Table of image URIs, PROJECT.DATASET.TABLE.", INPUT, **_TABLE)
     input_query: str | None = flag(None, "SQL whose result is the input, instead of a table.", INPUT)
     where: str | None = flag(None, "SQL condition on the input's columns.", INPUT)
     limit: int | None = flag(None, "Ask at most this many rows, a random but stable choice.", INPUT, minimum=1)
-    key_column: str = flag("observation_id", "Column that identifies a row.", INPUT, regex=_NAME)
-    uri_column: str = flag("gcs_uri", "Column with the gs:// URI of the image.", INPUT, regex=_NAME)
+    key_column: str = flag("observation_id", "Column that identifies a row.", INPUT, **_NAME)
+    uri_column: str = flag("gcs_uri", "Column with the gs:// URI of the image.", INPUT, **_NAME)
     unit: str = flag(
         "image",
         "What one question is about: an image, or an asset, whose images are asked in one call and get one answer.",
         INPUT,
         choices=("image", "asset"),
     )
-    asset_column: str = flag("asset_id", "Column that identifies an asset, for --unit=asset.", INPUT, regex=_NAME)
+    asset_column: str = flag("asset_id", "Column that identifies an asset, for --unit=asset.", INPUT, **_NAME)
     max_images_per_asset: int = flag(
         10, "Images of an asset that are asked at most, the newest, for --unit=asset.", INPUT, minimum=1
     )
@@ -94,13 +106,9 @@ class Options:
         choices=("none", "retryable", "all"),
     )
 
-    output_table: str | None = flag(
-        None, "Table of answers, PROJECT.DATASET.TABLE.", OUTPUT, regex=_TABLE, required=True
-    )
-    failures_table: str | None = flag(
-        None, "Table of failures. Default: <output_table>_failures.", OUTPUT, regex=_TABLE
-    )
-    runs_table: str | None = flag(None, "Table of runs. Default: <output_table>_runs.", OUTPUT, regex=_TABLE)
+    output_table: str | None = flag(None, "Table of answers, PROJECT.DATASET.TABLE.", OUTPUT, **_TABLE, required=True)
+    failures_table: str | None = flag(None, "Table of failures. Default: <output_table>_failures.", OUTPUT, **_TABLE)
+    runs_table: str | None = flag(None, "Table of runs. Default: <output_table>_runs.", OUTPUT, **_TABLE)
     promote: bool = flag(False, "Make this run's fingerprint the one that <output_table>_current shows.", OUTPUT)
 
     task: str = flag("describe", "Name of a built-in task, or path of a YAML file (local or gs://).", QUESTION)
@@ -117,7 +125,9 @@ class Options:
     max_output_tokens: int | None = flag(
         None, "Limit of an answer's tokens. Default: what the task says.", QUESTION, minimum=1
     )
-    temperature: float | None = flag(None, "Sampling temperature, 0 to 2; newer models ignore it.", QUESTION, minimum=0)
+    temperature: float | None = flag(
+        None, "Sampling temperature, 0 to 2; newer models ignore it.", QUESTION, minimum=0, maximum=2
+    )
     thinking_budget: int | None = flag(
         None, "Thinking tokens of a Gemini 2.5 model; 0 turns thinking off.", QUESTION, minimum=-1
     )
@@ -145,6 +155,7 @@ class Options:
         "Column with the box, STRUCT<lo STRUCT<x, y>, hi STRUCT<x, y>> in pixels of the stored image.",
         QUESTION,
         regex=r"^[A-Za-z_][A-Za-z0-9_.]*$",
+        form="the name of a column or of a field in one, such as bbox or camera.bbox",
     )
     crop_margin: float | None = flag(
         None,
@@ -160,15 +171,23 @@ class Options:
         minimum=0,
     )
 
-    max_in_flight: int = flag(512, "Calls in flight of one worker process.", PACE, minimum=1)
+    max_in_flight: int = flag(
+        512,
+        "Calls in flight of one worker process, at most 10,000.",
+        PACE,
+        minimum=1,
+        maximum=10_000,  # measured up to 4,000; each hundred is one more connection
+    )
     requests_per_minute: float | None = flag(
         None, "Cap of the whole job; each process gets its share.", PACE, minimum=0.001
     )
     tokens_per_minute: float | None = flag(None, "Cap of the whole job; each process gets its share.", PACE, minimum=1)
     request_timeout_secs: float | None = flag(
-        None, "Time that one call may take. Default: 120, or 1800 for the flex tier.", PACE, minimum=1
+        None, "Time that one call may take. Default: 120, or 1800 for the flex tier.", PACE, minimum=1, maximum=3600
     )
-    max_attempts: int = flag(5, "Attempts that a row has; a rejection for quota costs none.", PACE, minimum=1)
+    max_attempts: int = flag(
+        5, "Attempts that a row has; a rejection for quota costs none.", PACE, minimum=1, maximum=100
+    )
     service_tier: str = flag(
         "standard",
         "Shared capacity to use: flex costs half and may take minutes, priority costs more.",
@@ -182,7 +201,11 @@ class Options:
         choices=("online", "batch", "auto"),
     )
     deadline_hours: float | None = flag(
-        None, "When the answers are wanted, in hours from the start of the run, for --mode=auto.", PACE, minimum=0
+        None,
+        "When the answers are wanted, in hours from the start of the run, for --mode=auto.",
+        PACE,
+        minimum=0,
+        maximum=8760,  # a year: later is never, and no date
     )
     batch_folder: str | None = flag(
         None,
@@ -200,6 +223,7 @@ class Options:
         "Price of a million input and output tokens, IN,OUT, for a model that the price table does not know.",
         MONEY,
         regex=r"^[0-9]*\.?[0-9]+,[0-9]*\.?[0-9]+$",
+        form="IN,OUT in dollars, such as 0.30,2.50",
     )
     accept_new_fingerprint: bool = flag(
         False, "Buy answers again although the table has some to another version of this question.", MONEY
@@ -210,7 +234,9 @@ class Options:
         MONEY,
         minimum=10_485_760,  # BigQuery bills no query for less, and refuses a lower limit
     )
-    max_failure_ratio: float = flag(0.01, "Share of failed rows above which the exit code is 3.", MONEY, minimum=0)
+    max_failure_ratio: float = flag(
+        0.01, "Share of failed rows above which the exit code is 3.", MONEY, minimum=0, maximum=1
+    )
     allow_concurrent_runs: bool = flag(
         False, "Start although another run of the same question seems to be alive; rows may be paid twice.", MONEY
     )
@@ -219,14 +245,14 @@ class Options:
         None,
         "Table of true answers: a column with the row's key, and one for each question that is labelled.",
         ACCURACY,
-        regex=_TABLE,
+        **_TABLE,
     )
     labels_csv: str | None = flag(None, "CSV file of true answers, local or gs://, instead of a table.", ACCURACY)
     label_key_column: str | None = flag(
         None,
         "Column of the labels with the row's key. Default: what --key_column says, or --asset_column for --unit=asset.",
         ACCURACY,
-        regex=_NAME,
+        **_NAME,
     )
     min_accuracy: tuple[str, ...] | None = flag(
         None,
@@ -252,19 +278,18 @@ class Options:
     region: str | None = flag(None, "Dataflow region.", RUN, beam=True)
     temp_location: str | None = flag(None, "gs:// folder for Dataflow's temporary files.", RUN, beam=True)
     max_num_workers: int | None = flag(None, "Most workers of the Dataflow job.", RUN, beam=True, minimum=1)
-    run_id: str | None = flag(
-        None, "Name of the run. Default: the time and a few random letters.", RUN, regex=r"^[a-z0-9_]{1,64}$"
-    )
+    run_id: str | None = named_run("Name of the run. Default: the time and a few random letters.")
     quiet: bool = flag(False, "Print nothing but the summary.", RUN)
 
     def __post_init__(self) -> None:
         for field, spec in flags(type(self)):
             _check(field.name, getattr(self, field.name), spec)
+        object.__setattr__(self, "runner", _runner(self.runner))
 
     @property
     def on_dataflow(self) -> bool:
         """Whether the job outlives its launcher."""
-        return self.runner.lower() in ("dataflowrunner", "dataflow")
+        return self.runner == "DataflowRunner"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -295,7 +320,7 @@ class TuningOptions(Options):
         "Column whose rows stay together in one of the two files, such as views of one asset. Default: what "
         "--asset_column says, where present.",
         ACCURACY,
-        regex=_NAME,
+        **_NAME,
     )
 
 
@@ -336,8 +361,11 @@ def parse(argv: Sequence[str], kind: type[Options] = Options) -> tuple[Options, 
             raise ConfigError(f"{word}: -- is no value")
     known, rest = parser.parse_known_args(list(argv))
     for before, word in zip(["", *rest], rest, strict=False):
-        if not word.startswith("-") and (not before.startswith("--") or "=" in before):
-            raise ConfigError(f"{word!r} is not a flag: flags are written --name=value")
+        if word.startswith("--") or (before.startswith("--") and "=" not in before):
+            continue
+        if word.startswith("-"):
+            raise ConfigError(f"{word}: write it with two dashes, -{word}")
+        raise ConfigError(f"{word!r} is not a flag: flags are written --name=value")
     return kind(**{name: value for name, value in vars(known).items() if value is not None}), rest
 
 
@@ -361,16 +389,21 @@ def unknown_flag(word: str, more_names: Sequence[str] = ()) -> ConfigError:
     """The error for a flag that nobody knows, with the nearest known one."""
     name = word.lstrip("-").split("=", 1)[0]
     names = [field.name for field, _ in flags()] + list(more_names)
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean --{near[0]}?" if near else "see python -m pipeline classify --help"
+    near = difflib.get_close_matches(name, names)
+    near.sort(
+        key=lambda each: sorted(each) != sorted(name)
+    )  # letters in another order come first: modle is model, not mode
+    hint = f"did you mean --{near[0]}?" if near else "the same command with --help shows those that are"
     return ConfigError(f"--{name} is not a flag of this pipeline; {hint}")
 
 
-def help_text(kind: type[Options] = Options) -> str:
-    """The flags by group, for `--help`."""
+def help_text(kind: type[Options] = Options, only: Sequence[str] = ()) -> str:
+    """The flags by group, for `--help`; of a command that reads few of them, only these."""
     lines: list[str] = []
     group = ""
     for field, spec in flags(kind):
+        if only and field.name not in only:
+            continue
         if spec.group != group:
             group = spec.group
             lines.append(f"\n{group}:")
@@ -406,10 +439,12 @@ def _read(name: str, kind: type, text: str) -> Any:
     if kind is tuple:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     try:
-        return kind(text)
+        value = kind(text)
     except ValueError:
-        expected = "a whole number" if kind is int else "a number"
-        raise ConfigError(f"--{name}={text}: expected {expected}") from None
+        value = math.nan
+    if kind in (int, float) and not -(2**63) <= value < (2**63 if kind is int else math.inf):  # what BigQuery can store
+        raise ConfigError(f"--{name}={text}: expected {'a whole number' if kind is int else 'a number'}")
+    return value
 
 
 def _plain_number(value: float) -> str:
@@ -423,9 +458,24 @@ def _check(name: str, value: Any, spec: FlagSpec) -> None:
         raise ConfigError(f"--{name}={value}: expected one of {', '.join(spec.choices)}")
     if spec.minimum is not None and not value >= spec.minimum:
         raise ConfigError(f"--{name}={value}: expected at least {_plain_number(spec.minimum)}")
+    if spec.maximum is not None and value > spec.maximum:
+        raise ConfigError(f"--{name}={value}: expected at most {_plain_number(spec.maximum)}")
     if spec.regex and not re.search(spec.regex.replace("[:space:]", r"\s"), value):
-        form = "PROJECT.DATASET.TABLE" if spec.regex == _TABLE else f"the form {spec.regex}"
-        raise ConfigError(f"--{name}={value}: expected {form}")
+        raise ConfigError(f"--{name}={value}: expected {spec.form}")
+
+
+def _runner(name: str) -> str:
+    """A runner as Beam spells it, whose own parser takes `dataflow` for DataflowRunner; or the path of a class.
+
+    Raises:
+        ConfigError: neither of the three runners nor a path.
+    """
+    for known in _RUNNERS:
+        if name.lower() in (known.lower(), known.lower().removesuffix("runner")):
+            return known
+    if "." not in name:
+        raise ConfigError(f"--runner={name}: expected one of {', '.join(_RUNNERS)}")
+    return name
 
 
 def markdown(kind: type[Options] = Options) -> str:

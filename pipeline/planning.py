@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pipeline import ways
@@ -78,7 +79,7 @@ def make(options: Options, only_keys: Sequence[str] | None = None) -> Plan:
             before = books.other_fingerprints(
                 endpoint, answers=answers, runs=there, task=task.name, fingerprint="", job=job
             )
-    with explained("--input_query" if options.input_query else "--input_table", options.input_table or "the query"):
+    with input_explained(options, endpoint, source):
         read_bytes = query.dry_run(endpoint, worklist.count_query(source, done), job)
         count = worklist.count(endpoint, source, done, retry, job)
     call = estimate(task, settings, model, images=settings.images_per_request, views=count.images_per_key)
@@ -143,6 +144,31 @@ def source_of(
     return kept, source
 
 
+@contextlib.contextmanager
+def input_explained(options: Options, endpoint: Endpoint, source: worklist.Source) -> Iterator[None]:
+    """Turns what BigQuery says of queries over the input into one line that names --where, where that is what it refuses.
+
+    Raises:
+        ConfigError: as `explained`.
+    """
+    from google.api_core.exceptions import BadRequest
+
+    with explained("--input_query" if options.input_query else "--input_table", options.input_table or "the query"):
+        try:
+            yield
+            return
+        except BadRequest as error:
+            if source.where is None:
+                raise
+            refused = error
+        everything = dataclasses.replace(source, where=None)
+        query.dry_run(
+            endpoint, worklist.count_query(everything, worklist.Done("none"))
+        )  # raises where the input is at fault
+    with explained("--where", source.where):
+        raise refused
+
+
 def _late(plan: Plan) -> list[str]:
     """That a deadline will not be met, in words: what batch jobs would be late for is online's to do, at any pace."""
     hours, rows = plan.options.deadline_hours, plan.split.online
@@ -185,10 +211,15 @@ def table_names(options: Options) -> tuple[TableName, TableName, TableName]:
     return answers, failures, runs
 
 
-def _check_given(options: Options) -> None:
+def check_input(options: Options) -> None:
+    """Raises ConfigError unless one input is given."""
     if (options.input_table is None) == (options.input_query is None):
-        given = "both" if options.input_table else "neither"
-        raise ConfigError(f"give exactly one of --input_table and --input_query; {given} was given")
+        given = "both were" if options.input_table else "neither was"
+        raise ConfigError(f"give exactly one of --input_table and --input_query; {given} given")
+
+
+def _check_given(options: Options) -> None:
+    check_input(options)
     if options.deadline_hours is not None and options.mode != "auto":
         raise ConfigError(
             f"--deadline_hours={options.deadline_hours:g}: only --mode=auto looks at it; --mode={options.mode} asks every row "

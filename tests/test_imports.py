@@ -30,7 +30,7 @@ LAYERS = [
     ["gemini"],
     ["engine", "bigquery", "options", "console", "leash", "processes"],
     ["task"],
-    ["rows", "files"],
+    ["rows", "files", "credentials"],
     ["errors"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

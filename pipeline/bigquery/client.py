@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from pipeline import credentials
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -164,15 +165,17 @@ def explained(flag: str, value: object) -> Iterator[None]:
     try:
         yield
     except google.auth.exceptions.GoogleAuthError as error:
-        raise ConfigError(
-            f"no usable Google credentials ({_one_line(error)}): run `gcloud auth application-default login`"
-        ) from error
+        raise credentials.refused(error) from error
     except exceptions.GoogleAPICallError as error:
         raise ConfigError(f"{flag} {value}: {_advice(error)}") from error
     except (exceptions.RetryError, requests.exceptions.RequestException) as error:
         raise ConfigError(
             f"{flag} {value}: BigQuery cannot be reached ({_one_line(error)}); check the network and the endpoint flags"
         ) from error
+    except OSError as error:
+        if credentials.is_of_file(error):
+            raise credentials.refused(error) from error
+        raise
 
 
 def _advice(error: Exception) -> str:

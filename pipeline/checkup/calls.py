@@ -8,6 +8,7 @@ from typing import Any
 from pipeline import planning
 from pipeline.asking import Ask, Picture, Question
 from pipeline.checkup.patient import Patient
+from pipeline.credentials import refused
 from pipeline.engine import CallError, Engine, EngineHalted, Limits, Pace
 from pipeline.errors import ConfigError
 from pipeline.gemini import models
@@ -54,12 +55,8 @@ def credentials(patient: Patient) -> str:
     try:
         found, _ = google.auth.default(scopes=[_SCOPE])
         found.refresh(Request())  # type: ignore[no-untyped-call]
-    except google.auth.exceptions.GoogleAuthError as error:
-        said = " ".join(str(error).split())[:300]
-        raise ConfigError(
-            f"no usable Google credentials ({said}): run `gcloud auth application-default login`, or set "
-            "GOOGLE_APPLICATION_CREDENTIALS"
-        ) from error
+    except (google.auth.exceptions.GoogleAuthError, OSError) as error:
+        raise refused(error) from error
     who = getattr(found, "service_account_email", None) or getattr(found, "account", None) or "a user"
     return f"signed in as {who}"
 

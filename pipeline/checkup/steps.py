@@ -57,8 +57,7 @@ def _bigquery(patient: Patient) -> str:
 
 def _input(patient: Patient) -> str:
     options, endpoint = patient.options, patient.known_endpoint
-    if (options.input_table is None) == (options.input_query is None):
-        raise ConfigError("give exactly one of --input_table and --input_query")
+    planning.check_input(options)
     if options.input_query is not None:
         patient.info = inputs.inspect_query(endpoint, options.input_query)
         return f"the query is valid and lies in {patient.info.location}"

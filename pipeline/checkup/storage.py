@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 
+from pipeline import planning
 from pipeline.bigquery import query, read, tables, worklist
 from pipeline.bigquery.client import explained
 from pipeline.bigquery.query import Query
@@ -22,7 +23,7 @@ def copy_rows(patient: Patient) -> str:
     flag = "--input_table" if options.input_table else "--input_query"
     job = query.Job({"pipeline": "gemini_image_pipeline"}, options.maximum_bytes_billed)
     try:
-        with explained(flag, options.input_table or "the query"):
+        with planning.input_explained(options, endpoint, patient.known_source):
             made = worklist.create(
                 endpoint,
                 table,

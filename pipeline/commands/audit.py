@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from pipeline.bigquery.names import TableName
 from pipeline.bigquery.query import Job
 from pipeline.errors import ConfigError, Halted, Interrupted
 from pipeline.launch import Told, check_books, end_line
+from pipeline.options import Options
 from pipeline.rivals import Life, life_of
 from pipeline.rows import RunState
 from pipeline.running import conclude
@@ -24,6 +26,18 @@ and appends that to the runs table. Without --run_id it is the newest run. It wo
 however it ended; a run that is over, but whose end nobody has written (a Dataflow job, a process that was killed), is ended
 by it. Exit codes are those of classify: 0 done, or it goes on; 1 the books do not balance, with the missing keys; 3 too many
 failures; 4 halted; 130 it ended before it was done."""
+
+_SHOWN = (
+    *("project", "output_table", "failures_table", "runs_table", "run_id", "max_failure_ratio", "maximum_bytes_billed"),
+    *("bigquery_endpoint", "bigquery_storage_endpoint"),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AuditOptions(Options):
+    """The flags of `audit`: those of `classify`, of which it reads few."""
+
+    run_id: str | None = options.named_run("Run to count. Default: the newest.")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -38,9 +52,9 @@ def main(argv: Sequence[str]) -> int:
         Interrupted: the run ended before it was done.
     """
     if "--help" in argv or "-h" in argv:
-        print(_USAGE)
+        print(f"{_USAGE}\n{options.help_text(AuditOptions, _SHOWN)}")
         return 0
-    given, rest = options.parse(argv)
+    given, rest = options.parse(argv, AuditOptions)
     if rest:
         raise options.unknown_flag(rest[0])
     answers, failures, runs = planning.table_names(given)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from pipeline import console, launch, options, planning
+from pipeline.options import Options
 from pipeline.plan import Plan
 from pipeline.running import EXIT_DONE, run_to_end, terminable
 
@@ -23,15 +24,13 @@ def main(argv: Sequence[str]) -> int:
         return EXIT_DONE
     given, beams = options.parse(argv)
     logging.basicConfig(handlers=[console.LogHandler()], format=logging.BASIC_FORMAT)  # others' warnings
+    evaluates_first = check(argv, given, beams)
     with console.busy("loading Beam", quiet=given.quiet):
         from pipeline import submit, worker  # with Beam: only once our own flags are known to be right
-        from pipeline.batch import flags
         from pipeline.batch import run as batch
         from pipeline.commands import evaluate
 
     beam_options = submit.beam_options(argv, given)
-    flags.check(given)
-    evaluates_first = evaluate.demanded(given)
     with terminable():
         with console.busy("counting the rows", quiet=given.quiet):
             plan = planning.make(given)
@@ -49,6 +48,30 @@ def main(argv: Sequence[str]) -> int:
             return run_to_end(run, beam_options)
         finally:
             worker.close_all()
+
+
+def check(argv: Sequence[str], given: Options, beams: Sequence[str]) -> bool:
+    """What flags alone can be wrong with: `plan` and `doctor` refuse what `classify` refuses.
+
+    Beam is loaded only where there are flags of its own, or misspelt ones, or a runner that needs some.
+
+    Returns:
+        Whether labelled rows are to be evaluated before the others are asked.
+
+    Raises:
+        ConfigError: which flag is wrong.
+    """
+    from pipeline.batch import flags
+    from pipeline.commands import evaluate
+
+    flags.check(given)
+    evaluates_first = evaluate.demanded(given)
+    if beams or given.runner != "DirectRunner":
+        with console.busy("loading Beam", quiet=given.quiet):
+            from pipeline import submit
+
+        launch.shares(given, submit.processes(submit.beam_options(argv, given), given))
+    return evaluates_first
 
 
 def show(plan: Plan) -> None:

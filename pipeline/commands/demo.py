@@ -11,10 +11,14 @@ from pipeline.bigquery.client import Endpoint
 from pipeline.bigquery.query import Query, run
 from pipeline.errors import ConfigError
 
+_REPORT = "demo_report.html"
+_USAGE = f"""usage: python -m pipeline demo   (no flags)
+
+Draws street scenes, starts a BigQuery emulator and a stand-in of Vertex AI on this machine, asks about the pictures by the
+same classify as everywhere, and writes {_REPORT}. Needs no Google Cloud, and ends within a minute."""
 _PROJECT = "demo-project"
 _PICTURES = 300
 _ANSWERS = f"{_PROJECT}.demo.answers"
-_REPORT = "demo_report.html"
 _TEN = f"""SELECT key, label, JSON_VALUE(answer, '$.condition') AS condition,
   IFNULL(JSON_VALUE(answer, '$.legible_text'), '') AS text, FORMAT('%.4f', cost_usd * 1000) AS `$ per 1,000`
 FROM `{_PROJECT}`.`demo`.`answers_latest` ORDER BY FARM_FINGERPRINT(key) LIMIT 10"""
@@ -26,6 +30,9 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit code of classify; its failures are part of the show and do not change it.
     """
+    if "--help" in argv or "-h" in argv:
+        print(_USAGE)
+        return 0
     if argv:
         raise ConfigError("demo takes no flags")
     from pipeline.commands import classify, report

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline import checkup, console, options
+from pipeline.commands.classify import check
 from pipeline.errors import ConfigError, PipelineError
 
 _USAGE = """usage: python -m pipeline doctor --flag=value ...   (the flags of classify)
@@ -27,10 +28,7 @@ def main(argv: Sequence[str]) -> int:
         print(_USAGE + "\n" + options.help_text())
         return 0
     given, rest = options.parse(argv)
-    if rest or not _is_direct(given.runner):
-        from pipeline import submit  # loads Beam: its flags are checked by itself, and so is what Dataflow needs
-
-        submit.beam_options(argv, given)
+    check(argv, given, rest)
     patient = checkup.Patient(given)
     failed: list[str] = []
     not_tried: list[str] = []
@@ -56,10 +54,6 @@ def main(argv: Sequence[str]) -> int:
         return 0
     console.say(f"{', '.join(failed)}: mend the first and run doctor again")
     return ConfigError.exit_code
-
-
-def _is_direct(runner: str) -> bool:
-    return runner == "DirectRunner"
 
 
 def _say(state: str, name: str, text: str) -> None:

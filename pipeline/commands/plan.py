@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pipeline import console, direct, options, planning
 from pipeline.batch import flags, journal
+from pipeline.commands.classify import check
 from pipeline.console import duration
 from pipeline.engine import EngineHalted
 from pipeline.errors import ConfigError, Halted
@@ -31,11 +32,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     rows, argv = _sample_of(argv)
     given, rest = options.parse(argv)
-    if rest:
-        from pipeline import submit  # only Beam's own flags, or misspelt ones, are worth loading Beam for
-
-        submit.beam_options(argv, given)
-    flags.check(given)
+    check(argv, given, rest)
     plan = planning.make(given)
     for warning in plan.warnings:
         console.note(f"warning: {warning}")

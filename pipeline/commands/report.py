@@ -24,9 +24,14 @@ BigQuery adds everything up, so the file stays small whatever the table's size."
 class ReportOptions(Options):
     """The flags of `report`: where the tables are, and its own."""
 
+    run_id: str | None = options.named_run("Run to report, instead of all runs of the question that was asked last.")
     out: str = flag("report.html", "File to write, local or gs://.", _REPORT)
     fingerprint: str | None = flag(
-        None, "Version of the question to report, instead of the one asked last.", _REPORT, regex=r"^[a-z0-9_-]{1,64}$"
+        None,
+        "Version of the question to report, instead of the one asked last.",
+        _REPORT,
+        regex=r"^[a-z0-9_-]{1,64}$",
+        form="a fingerprint as plan shows it, such as ad3f0b9fb93c5786",
     )
     evaluation: str | None = flag(None, "File that `evaluate --json` wrote, for accuracy and confusion.", _REPORT)
     rows: int = flag(1000, "Answers in the table, a random but stable choice of all labels.", _REPORT, minimum=1)
@@ -50,10 +55,7 @@ def main(argv: Sequence[str]) -> int:
         ConfigError: a flag is wrong, or the tables have no run.
     """
     if "--help" in argv or "-h" in argv:
-        lines = [
-            f"  --{field.name:<26} {spec.help}" for field, spec in options.flags(ReportOptions) if field.name in _SHOWN
-        ]
-        print(_USAGE + "\n\n" + "\n".join(lines))
+        print(f"{_USAGE}\n{options.help_text(ReportOptions, _SHOWN)}")
         return 0
     given, rest = options.parse(argv, ReportOptions)
     if rest:

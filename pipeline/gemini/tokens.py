@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from pipeline.errors import ConfigError
+from pipeline.credentials import refused
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 _MARGIN_SECS = 300.0  # Google's metadata server hands out the same token until about 5 minutes before it expires
@@ -43,19 +43,15 @@ def application_default() -> Fetch:
 
     try:
         credentials, _ = google.auth.default(scopes=list(_SCOPES))
-    except google.auth.exceptions.DefaultCredentialsError as error:
-        raise ConfigError(
-            "no Google credentials: run gcloud auth application-default login, or set GOOGLE_APPLICATION_CREDENTIALS"
-        ) from error
+    except (google.auth.exceptions.DefaultCredentialsError, OSError) as error:
+        raise refused(error) from error
     transport = Request()
 
     def fetch() -> Token:
         try:
             credentials.refresh(transport)  # type: ignore[no-untyped-call]
         except google.auth.exceptions.GoogleAuthError as error:
-            raise ConfigError(
-                f"no access token for the Google credentials ({error}): run gcloud auth application-default login"
-            ) from error
+            raise refused(error) from error
         headers: dict[str, str] = {}
         credentials.apply(headers)  # type: ignore[no-untyped-call]
         expiry = credentials.expiry  # google-auth keeps naive datetimes that mean UTC

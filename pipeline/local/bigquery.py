@@ -23,6 +23,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from pipeline.local.child import first_line
+
 START_TIMEOUT_SECS = 120.0  # 4-5 s on an idle machine; many times that on a busy one
 STOP_TIMEOUT_SECS = 15.0
 MAX_OPEN_APPEND_STREAMS = 256
@@ -97,10 +99,7 @@ class BigQueryEmulator:
             env={**os.environ, "BQEMU_DEFAULT_PROJECT_ID": self._project},
             start_new_session=True,  # Ctrl-C goes to the whole group: the parent must still be able to write then
         )
-        watchdog = threading.Timer(START_TIMEOUT_SECS, self._process.kill)
-        watchdog.start()
-        line = self._process.stdout.readline() if self._process.stdout else ""
-        watchdog.cancel()
+        line = first_line(self._process, START_TIMEOUT_SECS)
         if not line:
             log = self._read_log()
             self.kill()

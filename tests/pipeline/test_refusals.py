@@ -11,7 +11,10 @@ ON_DATAFLOW = (
 REFUSED = {
     "a misspelt flag": (["--modell=x"], "did you mean --model?"),
     "a flag of Beam's with a wrong value": (["--num_workers=many"], "--num_workers"),
-    "both inputs": (["--input_query=SELECT 1", "--input_table=demo-project.d.t"], "exactly one of --input_table"),
+    "both inputs": (
+        ["--input_query=SELECT 1", "--input_table=demo-project.d.t"],
+        "exactly one of --input_table and --input_query; both were given",
+    ),
     "a table that is not there": (
         ["--input_table=demo-project.imagery.nothing"],
         "--input_table demo-project.imagery.nothing",
@@ -19,8 +22,9 @@ REFUSED = {
     "an output data set that is not there": (["--output_table=demo-project.nowhere.answers"], "bq mk --location=US"),
     "a key column that is not there": (["--key_column=id"], "--key_column id: the input has no such column"),
     "a kept column that is not there": (["--keep_columns=colour"], "colour"),
-    "a where that is no SQL": (["--where=asset_type ="], "--input_table"),
-    "a where with a column that is not there": (["--where=colour = 'red'"], "colour"),
+    "a where that is no SQL": (["--where=asset_type ="], "--where asset_type =: "),
+    "a where with a column that is not there": (["--where=colour = 'red'"], "--where colour = 'red': "),
+    "a query that is no SQL, with a where": (["--input_query=SELECT x FROM", "--where=1 = 1"], "--input_query"),
     "an unknown task": (["--task=roadsigns"], "road_signs"),
     "a prompt with an unknown column": (["--prompt=Is it {colour}?"], "{colour}"),
     "a thinking level that the model refuses": (
@@ -78,6 +82,18 @@ def test_a_model_that_is_not_there_is_found_by_the_first_call(sampled):
     assert done.code == 2
     assert "error: " in done.err and "gemini-9-ultra" in done.err
     assert sampled.query("SELECT COUNT(*) AS n FROM `{answers}_failures`") == [{"n": 0}]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--modle=x"], ["--min_accuracy=0.9"], ["--runner=DataflowRunner"], [*ON_DATAFLOW, "--tokens_per_minute=9"]],
+)
+@pytest.mark.parametrize("command", ["plan", "doctor"])
+def test_what_classify_refuses_by_its_flags_alone_plan_and_doctor_refuse_too(sampled, command, flags):
+    said = {name: sampled.run(name, *flags) for name in ("classify", command)}
+    assert [done.code for done in said.values()] == [2, 2]
+    assert said[command].err == said["classify"].err
+    assert len(said[command].err.splitlines()) == 1
 
 
 def test_plan_says_what_classify_would_do_and_asks_nothing(sampled):

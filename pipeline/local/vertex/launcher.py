@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NamedTuple, Self
 
+from pipeline.local.child import first_line
 from pipeline.local.vertex.faults import Fault, Settings
 
 START_TIMEOUT_SECS = 60.0
@@ -129,10 +129,7 @@ class VertexStandIn:
             cwd=Path(__file__).parents[3],
             start_new_session=True,  # Ctrl-C goes to the whole group: calls in flight must still be answered then
         )
-        watchdog = threading.Timer(START_TIMEOUT_SECS, self._process.kill)
-        watchdog.start()
-        line = self._process.stdout.readline() if self._process.stdout else ""
-        watchdog.cancel()
+        line = first_line(self._process, START_TIMEOUT_SECS)
         if not line:
             self._log.seek(0)
             log = self._log.read().decode(errors="replace")[-4000:]

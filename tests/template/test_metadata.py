@@ -95,7 +95,7 @@ BAD = ["a b.c.d", "a.b", "", "ten", "1,5", "é", "gs:/b", "1.5", "0x1", "`a`.b.c
 
 @pytest.mark.parametrize("name", [name for name, parameter in PARAMETERS.items() if "regexes" in parameter])
 def test_what_the_page_lets_through_the_flag_reads_and_what_it_refuses_the_flag_refuses(name):
-    """Compared on values of every kind; the flag alone knows least and largest numbers, the page alone that a template writes to gs://."""
+    """On values of every kind; the flag alone knows least and largest numbers, the page alone that a template writes to gs://."""
     let_through = 0
     for value in [*GOOD, *BAD]:
         by_page = all(matches(regex, value) for regex in PARAMETERS[name]["regexes"])

@@ -342,10 +342,12 @@ def test_an_outage_halts_the_run_after_its_time_however_long_the_server_asks_to_
 
 def test_an_outage_is_not_said_to_last_while_calls_sent_before_it_succeed() -> None:
     """Answers take three times as long as a run may go without one; after the outage every third call still fails."""
-    limits = Limits(max_in_flight=100, call_timeout_secs=300.0, row_deadline_secs=1e3, outage_secs=60.0)
+    limits = Limits(
+        max_in_flight=100, call_timeout_secs=300.0, row_deadline_secs=1e3, outage_secs=60.0, backoff_secs=0.1
+    )
 
     def reply(request: int, number: int, now: float) -> Reply:
-        if 1220 <= now < 1230 or (1230 <= now < 1400 and number % 3 == 0):
+        if 1150 <= now < 1160 or (1160 <= now < 1330 and number % 3 == 0):
             return 0.05, error("UNAVAILABLE")
         return (100.0 + 1.8 * request if request < 100 else 180.0), OK
 

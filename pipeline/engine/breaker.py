@@ -18,7 +18,18 @@ at once outrun the successes that would clear them; that alone must not stop a r
 CALLS_BEFORE_SUCCESS = 50
 """Calls in flight at most until the first success of a process: what a run that cannot work at all may cost."""
 PROBES = 10
-"""Calls that a stopped run may try, where there is reason to."""
+"""Calls that a stopped run may try that never had a success, where there is reason to."""
+PROBES_LATER = 25
+"""The same for one that had. Where nine images in ten are missing, ten probes fail by chance in one of three trials,
+twenty-five in one of fourteen."""
+CALLS_OF_A_FAULT = 90
+"""Calls sent since the first open suspect landed up to which there may be more probes than that: the more calls in a row
+fail, the surer is the fault, and these are within the bound."""
+
+
+BY_CHANCE = 0.01
+"""Where a stopped run has nothing left to ask, its suspects are filed if so many in a row are at least that likely, at the
+share of suspects among all calls before."""
 
 
 class Verdict(enum.Enum):
@@ -38,15 +49,21 @@ class Breaker(Generic[T]):
     New calls stop when `TRIP_AFTER` suspects are open, or a quarter of that once `CALLS_IN_DOUBT` calls were sent since
     the first landed; in both cases only if, among the calls that were sent from the first to the last of them, they are
     more than `UNUSUAL` times the share of suspects that this run is used to. They go on when successes have cleared
-    enough. When everything in flight has landed without a success, the run halts. A success meanwhile, though of a call
-    sent before, is reason for a few probes; so are parts of split packs that wait to be asked. One probe that succeeds
-    clears all; when all have failed, the run halts.
+    enough. When everything in flight has landed, a few probes are sent if there is reason to: a success, at any time
+    since the process began, or parts of split packs that wait to be asked. One probe that succeeds clears all; when all
+    have failed, or there is no reason for any, the run halts.
+
+    Where nothing is left to ask, what is held is filed, unless the run is stopped and so many suspects in a row are not
+    `BY_CHANCE`: then it halts, too.
+
+    What is held when the run halts is not filed, whatever its own probe said and however much of the run succeeded
+    before: those are the calls that failed last, one after the other, and cannot be told from those of a run whose
+    permission was withdrawn. They are not asked, and the next run asks them again; what a success had cleared is filed.
 
     Calls are numbered in the order of sending, from 1. `T` is whatever stands for a suspect that is held.
     """
 
     def __init__(self) -> None:
-        self.succeeded = False
         self.stopped = False
         self.held = 0
         self._sent = 0
@@ -55,7 +72,10 @@ class Breaker(Generic[T]):
         self._usual = 0.0  # share of suspects among the last few hundred landings
         self._stopped_at = 0  # calls sent before
         self._may_send = 0  # while stopped: the number of the last call that may be sent
+        self._probes = 0  # while stopped: how many may fail
         self._probes_failed = 0
+        self._successes = 0
+        self._cleared = 0  # suspects that were known to be faults of their rows
 
     def next_number(self) -> int:
         """The number of a call that is sent now."""
@@ -66,11 +86,11 @@ class Breaker(Generic[T]):
         """Whether one more call may be sent, with so many in flight of a window of so many."""
         if self.stopped:
             return self._sent < self._may_send and in_flight < window
-        return in_flight < (window if self.succeeded else min(window, CALLS_BEFORE_SUCCESS))
+        return in_flight < (window if self._successes else min(window, CALLS_BEFORE_SUCCESS))
 
     def success(self, number: int) -> list[T]:
         """Call `number` succeeded. Returns the suspects that are thereby known to be faults of their rows."""
-        self.succeeded = True
+        self._successes += 1
         self._usual -= self._usual / 200
         if not self._open:
             return []
@@ -79,10 +99,11 @@ class Breaker(Generic[T]):
         while self._open and (is_probe or self._open[0][0] < number):
             cleared.append(self._open.popleft()[2])
             self._usual += (1 - self._usual) / 200
+        self._cleared += len(cleared)
         if self.stopped:
             self.stopped = self._alarming()
             if not self._may_send:
-                self._may_send = self._sent + PROBES
+                self._may_send = self._sent + self._probes
         return self._known(cleared)
 
     def suspect(self, number: int, suspect: T | None) -> None:
@@ -94,14 +115,29 @@ class Breaker(Generic[T]):
         elif self._alarming():
             self.stopped = True
             self._stopped_at = self._sent
+            self._probes = PROBES
+            if self._successes:
+                self._probes = max(PROBES_LATER, CALLS_OF_A_FAULT - (self._sent - self._open[0][0]))
             self._may_send = self._probes_failed = 0
 
     def landed(self, parts_waiting: bool) -> Verdict:
         """New calls are stopped and none is in flight. `parts_waiting`: parts of split packs are yet to be asked."""
-        if self._probes_failed >= PROBES or not (self._may_send or parts_waiting):
+        left = self._probes - self._probes_failed
+        if left <= 0 or not (self._successes or self._may_send or parts_waiting):
             return Verdict.HALT
-        self._may_send = self._sent + PROBES  # the probes so far told nothing: they were rejected, timed out or split
+        self._may_send = self._sent + left  # those so far, if any, told nothing: they were rejected, timed out or split
         return Verdict.GO_ON
+
+    def by_chance(self) -> bool:
+        """Whether what is open may be chance, though the run is stopped: where most rows fail, many do in a row."""
+        known = self._cleared + self._successes
+        return known > 0 and (self._cleared / known) ** len(self._open) >= BY_CHANCE
+
+    def tally(self) -> str:
+        """How the calls of a stopped run went, in words."""
+        if not self._successes:
+            return f"none of {self._sent:,} succeeded"
+        return f"{self._successes:,} of {self._sent:,} succeeded, then {len(self._open):,} failed"
 
     def settle(self) -> list[T]:
         """Nothing is left to ask. Returns all that is held: too few to blame the run. They still count as open."""

@@ -100,7 +100,7 @@ class Landing:
         ledger = self._ledger
         if self._breaker.stopped and not ledger.in_flight and not ledger.filing and not ledger.over:
             if self._breaker.landed(any(flight.is_part for flight in ledger.ready)) is Verdict.HALT:
-                ledger.halt(f"calls fail one after the other, and none succeeds: {self._suspect}")
+                self.halt_in_doubt()
             ledger.blocked = True
         if ledger.blocked:
             ledger.blocked = False
@@ -110,6 +110,10 @@ class Landing:
                 ledger.turns.wake_first()
         if self._breaker.held and ledger.quiet():
             ledger.turns.wake_all()
+
+    def halt_in_doubt(self) -> None:
+        """Halts the run, for what the breaker has seen. Under the ledger's lock."""
+        self._ledger.halt(f"calls fail one after the other ({self._breaker.tally()}): {self._suspect}")
 
     def _answered(self, flight: Flight, response: Any) -> None:
         now = self._now()

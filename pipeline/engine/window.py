@@ -215,6 +215,9 @@ class Engine:
                 lane.throttled = not lane.in_flight and lane.open > lane.held
                 self._turns.sleep(lane)
                 return max(ledger.end_at - self._now(), 1e-3) if ledger.over else math.inf
+            if self._breaker.stopped and not ledger.over and not self._breaker.by_chance():
+                self._landing.halt_in_doubt()
+                return 0.0
             rest = self._breaker.settle()
             if ledger.over and self._breaker.stopped:  # ended while in doubt: they may be the run's fault
                 for flight in rest:

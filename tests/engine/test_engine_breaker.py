@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.engine import Breaker
-from pipeline.engine.breaker import CALLS_BEFORE_SUCCESS, PROBES, TRIP_AFTER, Verdict
+from pipeline.engine.breaker import CALLS_BEFORE_SUCCESS, CALLS_OF_A_FAULT, PROBES, PROBES_LATER, TRIP_AFTER, Verdict
 
 
 def working() -> Breaker[str]:
@@ -41,11 +41,41 @@ def test_a_suspect_is_held_until_a_call_sent_after_it_landed_succeeds() -> None:
 
 
 def test_twenty_suspects_stop_new_calls_and_without_a_success_the_run_halts() -> None:
-    breaker = working()
+    breaker = Breaker[str]()
     fail(breaker, TRIP_AFTER - 1)
     assert not breaker.stopped
     fail(breaker, 1)
     assert breaker.stopped
+    assert not breaker.lets_go(0, 4000)
+    assert breaker.landed(parts_waiting=False) is Verdict.HALT
+    assert breaker.tally() == "none of 20 succeeded"
+
+
+def test_a_run_that_had_a_success_halts_when_ninety_calls_since_the_first_suspect_have_failed() -> None:
+    breaker = working()
+    fail(breaker, TRIP_AFTER)
+    assert not breaker.lets_go(0, 4000)
+    assert breaker.landed(parts_waiting=False) is Verdict.GO_ON
+    sent = TRIP_AFTER - 1
+    while breaker.lets_go(0, 4000):
+        fail(breaker, 1)
+        sent += 1
+    assert sent == CALLS_OF_A_FAULT
+    assert breaker.landed(parts_waiting=False) is Verdict.HALT
+    assert breaker.tally() == "1 of 92 succeeded, then 91 failed"
+
+
+def test_a_run_that_stops_late_has_probes_still() -> None:
+    breaker = working()
+    fail(breaker, 1)
+    calls = [breaker.next_number() for _ in range(CALLS_OF_A_FAULT)]
+    for number in calls[:TRIP_AFTER]:
+        breaker.suspect(number, "row")
+    assert breaker.stopped
+    assert breaker.landed(parts_waiting=False) is Verdict.GO_ON
+    fail(breaker, PROBES_LATER - 1)
+    assert breaker.lets_go(0, 4000)
+    fail(breaker, 1)
     assert not breaker.lets_go(0, 4000)
     assert breaker.landed(parts_waiting=False) is Verdict.HALT
 
@@ -76,7 +106,7 @@ def test_a_stopped_run_is_tried_again_when_calls_sent_before_succeed() -> None:
     probes = []
     while breaker.lets_go(len(probes), 4000):
         probes.append(breaker.next_number())
-    assert len(probes) == PROBES
+    assert len(probes) >= PROBES_LATER
     assert len(breaker.success(probes[0])) == TRIP_AFTER
     assert not breaker.stopped
     assert breaker.lets_go(100, 4000)
@@ -87,8 +117,8 @@ def test_when_all_probes_fail_the_run_halts() -> None:
     old = breaker.next_number()
     fail(breaker, TRIP_AFTER)
     breaker.success(old)
-    fail(breaker, PROBES)
-    assert not breaker.lets_go(0, 4000)
+    while breaker.lets_go(0, 4000):
+        fail(breaker, 1)
     assert breaker.landed(parts_waiting=False) is Verdict.HALT
 
 
@@ -97,7 +127,7 @@ def test_probes_that_were_only_rejected_are_followed_by_others() -> None:
     old = breaker.next_number()
     fail(breaker, TRIP_AFTER)
     breaker.success(old)
-    for _ in range(PROBES):
+    while breaker.lets_go(0, 4000):
         breaker.next_number()
     assert breaker.landed(parts_waiting=False) is Verdict.GO_ON
     assert breaker.lets_go(0, 4000)
@@ -141,3 +171,17 @@ def test_suspects_of_small_bundles_that_were_settled_still_count() -> None:
         assert len(settled) == 5
         assert breaker.held == 0
     assert breaker.stopped
+
+
+def test_many_failures_in_a_row_are_chance_only_where_most_calls_failed_before() -> None:
+    breaker = working()
+    fail(breaker, TRIP_AFTER)
+    assert not breaker.by_chance()
+    breaker.success(breaker.next_number())
+    for _ in range(10):
+        fail(breaker, TRIP_AFTER - 1)
+        breaker.success(breaker.next_number())
+    fail(breaker, TRIP_AFTER)
+    assert breaker.by_chance()
+    fail(breaker, 10 * TRIP_AFTER)
+    assert not breaker.by_chance()

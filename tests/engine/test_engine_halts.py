@@ -98,6 +98,27 @@ def test_images_that_are_missing_among_others_do_not_halt_a_run_nor_slow_it_much
     assert run.world.now() - 1000 <= 1.15 * (clean.world.now() - 1000) + 5
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_run_that_asks_failed_rows_again_files_them_though_nine_in_ten_are_missing_still(seed: int) -> None:
+    rng = random.Random(seed)
+    missing = {key for key in range(400) if rng.random() < 0.9}
+
+    def reply(request: int, _number: int, _now: float) -> Reply:
+        return (0.1, error("NOT_FOUND")) if request in missing else (rng.uniform(0.5, 1.5), OK)
+
+    run = Run(reply, pace=Pace(rng=random.Random(seed)))
+    outcomes = run.go(*[rows(100, 100 * lane) for lane in range(4)])
+    assert run.raised == []
+    assert {outcome[1] for outcome in outcomes if outcome[0] == "not_found"} == missing
+    assert len(outcomes) == 400
+
+
+def test_a_halt_says_how_many_calls_succeeded() -> None:
+    run = Run(lambda request, *_: (0.5, error("PERMISSION_DENIED") if request >= 60 else OK))
+    run.go(rows(500))
+    assert "(60 of 500 succeeded, then 440 failed): PERMISSION_DENIED" in str(run.raised[0])
+
+
 def test_a_patch_of_missing_images_is_survived() -> None:
     def reply(request: int, _number: int, _now: float) -> Reply:
         return (0.02, error("NOT_FOUND")) if 1000 <= request < 1025 else (1.0, OK)

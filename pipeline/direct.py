@@ -55,8 +55,6 @@ def first_call(run: Run) -> list[Answer | Failure]:
         return outcomes
     except EngineHalted as error:
         raise ConfigError(f"the first call failed, nothing was spent: {error}") from error
-    finally:
-        worker.release(run.config)
 
 
 def _first_rows(run: Run, shared: worker.Worker) -> Sequence[Observation]:
@@ -92,7 +90,6 @@ def ask_all(run: Run) -> Iterator[Answer | Failure]:
         yield from kept(bundle.drain())
     finally:
         _settle(answers, failures)
-        worker.release(run.config)
 
 
 def _settle(answers: Sink, failures: Sink) -> None:

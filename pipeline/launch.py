@@ -309,8 +309,8 @@ def shares(options: Options, processes: int | None) -> tuple[float | None, float
         if any(caps):
             raise ConfigError(
                 "--requests_per_minute and --tokens_per_minute are divided among the worker processes, whose number is "
-                "not known: add --max_num_workers=N, and either a --machine_type that ends in its number of vCPUs or "
-                "--experiments=no_use_multiple_sdk_containers"
+                "not known: add --max_num_workers=N (--num_workers=N where --autoscaling_algorithm=NONE), and either a "
+                "--machine_type that ends in its number of vCPUs or --experiments=no_use_multiple_sdk_containers"
             )
         processes = 1
     return tuple(cap / processes if cap else None for cap in caps)  # type: ignore[return-value]  # a pair

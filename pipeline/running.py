@@ -68,8 +68,6 @@ def run_to_end(run: launch.Run, beam_options: PipelineOptions) -> int:
             failed = error
         except Exception as error:  # noqa: BLE001 - told apart in `_end`; a bug is raised again there
             failed = Halted(shared.halted) if shared.halted else shared.fault or error
-        finally:
-            worker.release(run.config)
         if job is not None:
             if not interrupted.is_set():
                 return _submitted(run, job.id)

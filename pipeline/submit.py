@@ -118,11 +118,14 @@ def processes(made: PipelineOptions, given: Options) -> int | None:
     if is_local(given):
         return 1
     worker = made.view_as(WorkerOptions)
-    if not worker.max_num_workers:
+    machines = worker.num_workers  # they stay so many without autoscaling, whatever the most is
+    if worker.autoscaling_algorithm != "NONE":  # the most is not known without its flag
+        machines = worker.max_num_workers and max(worker.max_num_workers, worker.num_workers or 0)
+    if not machines:
         return None
     one_each = made.view_as(DebugOptions).lookup_experiment("no_use_multiple_sdk_containers")
     cores = 1 if one_each else _cores(worker.machine_type or "")  # Dataflow starts an SDK process for each vCPU
-    return int(worker.max_num_workers) * cores if cores else None
+    return int(machines) * cores if cores else None
 
 
 def _cores(machine_type: str) -> int | None:

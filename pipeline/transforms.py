@@ -43,9 +43,6 @@ class WorkerDoFn(beam.DoFn):
     def setup(self) -> None:
         self._worker: Worker = worker.acquire(self._config)
 
-    def teardown(self) -> None:
-        worker.release(self._config)
-
 
 @dataclasses.dataclass(eq=False)
 class ReadShard(beam.PTransform):
@@ -78,7 +75,6 @@ class _ReadShardDoFn(WorkerDoFn):
 
     def teardown(self) -> None:
         self._opened = iter(())
-        super().teardown()
 
 
 @dataclasses.dataclass(eq=False)
@@ -142,7 +138,6 @@ class _ClassifyDoFn(WorkerDoFn):
 
     def teardown(self) -> None:
         self._give_up()
-        super().teardown()
 
     def _give_up(self) -> None:
         """A bundle that failed has no `finish_bundle`: nothing of it is to be asked again."""

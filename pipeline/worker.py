@@ -1,7 +1,7 @@
 """What one worker process shares among its DoFn instances: engine, client, sinks and meter.
 
-Made when the first DoFn needs it, counted, and kept until the process ends: idle DoFns are torn down after a minute, but
-the pace that was learnt and the open connections must survive that. `close_all` ends it, and runs at process exit too.
+Made when the first DoFn needs it and kept until the process ends: idle DoFns are torn down after a minute, but the pace
+that was learnt and the open connections must survive that. `close_all` ends it, and runs at process exit too.
 """
 
 from __future__ import annotations
@@ -55,7 +55,6 @@ class Worker:
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
-        self.users = 0
         self._lock = threading.RLock()
         self._resources = contextlib.ExitStack()
         self._engine: Engine | None = None
@@ -322,7 +321,9 @@ class Worker:
 
     def _writer(self, table: TableName, columns: Sequence[Column]) -> RowWriter:
         with self._lock:
-            if str(table) not in self._writers:
+            if (
+                str(table) not in self._writers or self._writers[str(table)].closed
+            ):  # by a bug: the bundle is tried again
                 writer = RowWriter(self.config.bigquery, table, columns)
                 with self.remembered():
                     writer.open()
@@ -360,23 +361,14 @@ _lock = threading.Lock()
 
 
 def acquire(config: RunConfig) -> Worker:
-    """The process's worker of a run; each `acquire` wants its `release`."""
+    """The process's worker of a run, which stays open until `close_all`."""
     with _lock:
         found = _workers.get(config.run_id)
         if found is None:
             found = _workers[config.run_id] = Worker(config)
             if config.launcher_address is not None:
                 leash.watch(config.launcher_address, functools.partial(found.stop, "interrupted", GRACE_SECS))
-        found.users += 1
         return found
-
-
-def release(config: RunConfig) -> None:
-    """Give it back. It stays open: a DoFn that is torn down after an idle minute will be back."""
-    with _lock:
-        found = _workers.get(config.run_id)
-        if found is not None:
-            found.users -= 1
 
 
 def stop_all(reason: str, grace_secs: float) -> None:

@@ -8,8 +8,12 @@ from pipeline.errors import ConfigError
 from pipeline.options import Options
 
 
-def check(options: Options) -> None:
+def check(options: Options, *, forks: bool = False) -> None:
     """What is wrong with the flags is said before any table is looked at.
+
+    Args:
+        options: our flags.
+        forks: whether Beam's say that this machine works in several processes.
 
     Raises:
         ConfigError: which flag is in the way of --mode=batch or auto.
@@ -20,6 +24,11 @@ def check(options: Options) -> None:
         raise ConfigError(
             f"--mode={options.mode} with --runner={options.runner}: the model's own service does the work of a batch; leave "
             "--runner out, as this machine only writes requests and reads results, or --mode=online"
+        )
+    if forks:  # what running jobs will cost is known to one process, and an interrupt
+        raise ConfigError(
+            f"--direct_running_mode=multi_processing with --mode={options.mode}: a batch is seen to by one process; leave it "
+            "out, or --mode=online"
         )
     if options.mode == "auto":  # asks online what a batch cannot
         return

@@ -107,7 +107,6 @@ def run_batch(plan: Plan, beam_options: PipelineOptions) -> int:
             launch.finish(run, RunState.CANCELLED, str(error)[:1000])
         raise
     finally:
-        worker.release(shared.config)
         launcher.jobs.close()
     worker.close_all()
     return _end(run, reason)

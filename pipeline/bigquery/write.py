@@ -171,6 +171,11 @@ class RowWriter:
         with self._lock:
             return self._pending_rows
 
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no rows any more: by `close`, or by a bug in its thread."""
+        return self._closing
+
     def flush(self) -> None:
         """Sends what is buffered and returns when nothing is pending."""
         with self._lock:

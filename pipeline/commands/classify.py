@@ -70,7 +70,9 @@ def check(argv: Sequence[str], given: Options, beams: Sequence[str]) -> bool:
         with console.busy("loading Beam", quiet=given.quiet):
             from pipeline import submit
 
-        launch.shares(given, submit.processes(submit.beam_options(argv, given), given))
+        made = submit.beam_options(argv, given)
+        flags.check(given, forks=submit.forks(made, given))
+        launch.shares(given, submit.processes(made, given))
     return evaluates_first
 
 

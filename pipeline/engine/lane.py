@@ -89,6 +89,7 @@ class Lane:
     def close(self) -> None:
         """Gives the lane up, when its bundle failed: nothing of it is asked again, and what lands is thrown away."""
         self.closed = True
+        self._engine.leave(self)  # an `offer` that is read no further has not
         self.landed.clear()
 
     def _take(self) -> Iterator[Any]:

@@ -73,6 +73,13 @@ def test_flags_that_a_batch_cannot_follow_are_refused_by_name(given, says):
         flags.check(Options(**{"mode": "batch", "batch_folder": "gs://bucket/x", **given}))
 
 
+@pytest.mark.parametrize("mode", ["batch", "auto"])
+def test_a_batch_is_seen_to_by_one_process(mode):
+    with pytest.raises(ConfigError, match=f"--direct_running_mode=multi_processing with --mode={mode}"):
+        flags.check(Options(mode=mode, batch_folder="gs://bucket/x"), forks=True)
+    flags.check(Options(), forks=True)
+
+
 def worklist(left):
     """Shards of ten rows each, two values of `shard` wide, with so many rows left."""
     shards = [Shard(2 * number, 2 * number + 1, 10) for number in range(len(left))]

@@ -117,6 +117,21 @@ def test_an_interrupted_offer_leaves_the_queue() -> None:
     assert len(run.outcomes[0]) == 20
 
 
+def test_a_lane_that_was_given_up_in_the_middle_of_an_offer_wants_nothing_more() -> None:
+    run = Run(answer, limits=Limits(max_in_flight=1))
+    lane = run.engine.lane()
+    held = []
+
+    def failing_bundle() -> None:
+        list(lane.offer(Row(0)))
+        held.append(lane.offer(Row(1)))  # kept alive by the stack trace of what failed
+        next(held[0])  # row 0 landed, but the slot goes to the other lane
+        lane.close()
+
+    run.world.run(run.bundle(rows(20, 100)), failing_bundle, close=run.engine.close)
+    assert not run.engine._turns.wanting
+
+
 def test_close_ends_lanes_that_wait() -> None:
     run = Run(lambda *_: None, limits=Limits(max_in_flight=2))
     run.world.at(1003.0, run.engine.close)

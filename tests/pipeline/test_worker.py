@@ -1,22 +1,24 @@
-"""What one process shares, at its end."""
+"""What one process shares: at its end, and after a bug."""
 
 from __future__ import annotations
 
 import threading
 
+import pytest
+
 from pipeline import meter, worker
 from pipeline.bigquery import books
+from pipeline.bigquery.encode import Encoder
+from pipeline.bigquery.write import WriteError
+from pipeline.rows import Observation
 
 
 def test_a_worker_closes_while_its_meter_waits_for_bigquery(sampled, monkeypatch):
     """The meter's thread needs the worker once more before it ends, so `close` must not keep it out."""
     real, looking, ended = books.spent, threading.Event(), threading.Event()
-    looks = 0
 
     def slow(*args, **options):
-        nonlocal looks
-        looks += 1
-        if looks > 1:
+        if threading.current_thread().name == "budget-meter":
             looking.set()
             assert ended.wait(10)
         return real(*args, **options)
@@ -32,3 +34,20 @@ def test_a_worker_closes_while_its_meter_waits_for_bigquery(sampled, monkeypatch
     closing.start()
     closing.join(20)
     assert not closing.is_alive()
+
+
+def test_a_writer_that_a_bug_has_stopped_is_replaced_for_the_bundle_that_is_tried_again(sampled, monkeypatch):
+    run = sampled.prepared("--task=describe")
+    shared = worker.acquire(run.config)
+    unusable = shared.unusable(Observation("k", None, {}, "missing_uri"))
+
+    def written() -> None:
+        sink = shared.failures_sink()
+        sink.add(unusable)
+        sink.wait()
+
+    with monkeypatch.context() as patch, pytest.raises(WriteError, match="bug in the writer: ZeroDivisionError"):
+        patch.setattr(Encoder, "encode", lambda *_: 1 / 0)
+        written()
+    written()
+    assert sampled.query("SELECT key FROM `{answers}_failures`") == [{"key": "k"}]

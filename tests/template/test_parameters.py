@@ -182,6 +182,15 @@ def processes(**changes):
         ({"max_num_workers": 3, "machine_type": "e2-custom-micro-1024"}, None),
         ({"max_num_workers": 3}, None),
         ({"machine_type": "e2-standard-2"}, None),
+        ({"max_num_workers": 3, "num_workers": 2, "machine_type": "e2-standard-2"}, 6),
+        ({"max_num_workers": 2, "num_workers": 3, "machine_type": "e2-standard-2"}, 6),
+        ({"num_workers": 3, "machine_type": "e2-standard-2"}, None),  # it may grow
+        ({"num_workers": 3, "machine_type": "e2-standard-2", "autoscaling_algorithm": "NONE"}, 6),
+        (
+            {"max_num_workers": 2, "num_workers": 10, "machine_type": "n1-standard-1", "autoscaling_algorithm": "NONE"},
+            10,
+        ),
+        ({"max_num_workers": 2, "machine_type": "n1-standard-1", "autoscaling_algorithm": "NONE"}, None),
         ({"max_num_workers": 3, "experiments": "no_use_multiple_sdk_containers"}, 3),
         ({"max_num_workers": 3, "machine_type": "e2-standard-2", "experiments": "no_use_multiple_sdk_containers"}, 3),
         ({"runner": "DirectRunner", "direct_num_workers": 4}, 1),

@@ -195,15 +195,19 @@ class Pace:
         left, rejected = self._departures.between(begin, sent_at)
         share = rejected / (left + _PRIOR)
         # A rate that nobody used lately is no knowledge: what is cut is what was really sent, as of the last departure.
-        taken = min(self.rate, 1.1 * self._departures.last_second + 1) * (1 - share)
+        # It may come back to that rate, doubling: it was not used for other reasons, such as the server's own delay.
+        used = min(self.rate, 1.1 * self._departures.last_second + 1)
+        unused = self.rate / used if self.rate > 2 * used else 1.0
         if self._probing or share >= STORM_SHARE or rejected == left:
-            self._storm(now, taken)
+            self._storm(now, used * (1 - share))
             return
         if self.rate < self._ceiling:
-            self.rate = self._ceiling = max((left - rejected) / (sent_at - begin + 0.1), FIRST_CUT * taken)
+            self.rate = max((left - rejected) / (sent_at - begin + 0.1), FIRST_CUT * used * (1 - share))
+            self._ceiling = self.rate * unused
         else:
-            self.rate = taken * (1 - min(2 * share, DEEPER))
-            self._ceiling = self.rate if share < UNSURE_SHARE else max(self.rate, 0.9 * self._ceiling)
+            self.rate = used * (1 - share) * (1 - min(2 * share, DEEPER))
+            ceiling = self.rate * unused
+            self._ceiling = ceiling if share < UNSURE_SHARE else max(ceiling, 0.9 * self._ceiling)
         self.rate = max(FLOOR_PER_SEC, self.rate)
         self._cut_at = now
 

@@ -298,6 +298,37 @@ def test_a_hold_keeps_every_call_back_until_it_ends_and_then_lets_no_burst_out()
     assert 40 <= left <= 60
 
 
+def test_a_rejection_right_after_a_hold_is_no_reason_to_crawl() -> None:
+    pace = Pace(rng=random.Random(1))
+    now = 100.0
+    landings: deque[float] = deque()
+
+    def ask(secs: float, reject_first: int = 0) -> int:
+        """Asks for so long with an answer after a second each; the first calls are rejected at once."""
+        nonlocal now
+        end, left = now + secs, 0
+        while now < end:
+            while landings and landings[0] <= now - 1:
+                pace.succeeded(now, landings.popleft())
+            wait = pace.reserve(now)
+            if not wait:
+                left += 1
+                if left <= reject_first:
+                    pace.rejected(now + 0.02, now)
+                else:
+                    landings.append(now)
+            now += min(wait, 0.05) or 1e-6
+        return left
+
+    ask(6)
+    before = ask(1)
+    pace.hold(now, 3.0)
+    ask(3.0)
+    ask(1.0, reject_first=1)
+    ask(8.0)
+    assert ask(1) >= 0.5 * before
+
+
 def test_a_hold_is_bounded_to_ten_minutes() -> None:
     pace = Pace()
     pace.hold(0.0, 1e9)

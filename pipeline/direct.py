@@ -1,4 +1,4 @@
-"""Rows asked without a runner: the first ones, to see that all works, and samples, to see what answers cost."""
+"""Rows asked without a runner: samples, to see what answers cost."""
 
 from __future__ import annotations
 
@@ -6,66 +6,19 @@ import contextlib
 import dataclasses
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from pipeline import launch, planning, worker
-from pipeline.bigquery.client import explained
 from pipeline.bundle import Bundle
 from pipeline.engine import EngineHalted
-from pipeline.errors import ConfigError
+from pipeline.first_call import first_call
 from pipeline.launch import Run
 from pipeline.plan import Plan
 from pipeline.progress import Progress
-from pipeline.rows import Answer, Failure, Observation, Reason, RunState
-from pipeline.sink import Sink
+from pipeline.rows import Answer, Failure, RunState
+from pipeline.sink import settle
 
-_FIRST_ROWS = 3  # one bad image among the first must not look like a bad project
-_RUN_LEVEL = frozenset({Reason.IMAGE_DENIED, Reason.IMAGE_NOT_FOUND, Reason.INVALID_REQUEST})
 CONFIDENCE = 0.9
-
-
-def first_call(run: Run) -> list[Answer | Failure]:
-    """Ask the first row for real, and keep the outcome: wrong credentials, model or region show here for a fraction of a cent.
-
-    A row that fails by itself is followed by the next, up to three. The tables are opened for writing before that.
-
-    Raises:
-        ConfigError: the service refuses every one of them for a reason that may be the run's.
-    """
-    shared = worker.acquire(run.config)
-    try:
-        with explained("--output_table", run.plan.answers):
-            answers, failures = shared.answers_sink(), shared.failures_sink()
-            rows = _first_rows(run, shared)
-        outcomes: list[Answer | Failure] = []
-        for row in rows:
-            bundle = Bundle(shared)
-            outcomes += [*bundle.offer(row), *bundle.drain()]
-            if any(isinstance(outcome, Answer) for outcome in outcomes):
-                break
-        refusals = [outcome for outcome in outcomes if isinstance(outcome, Failure) and outcome.reason in _RUN_LEVEL]
-        if refusals and len(refusals) == len(outcomes) < run.rows:
-            raise ConfigError(
-                f"the first {len(refusals)} rows were all refused, which points to the model, its location or the "
-                f"access to the images: {refusals[0].detail}"
-            )
-        for outcome in outcomes:
-            (answers if isinstance(outcome, Answer) else failures).add(outcome)
-        _settle(answers, failures)
-        return outcomes
-    except EngineHalted as error:
-        raise ConfigError(f"the first call failed, nothing was spent: {error}") from error
-
-
-def _first_rows(run: Run, shared: worker.Worker) -> Sequence[Observation]:
-    rows = []
-    for shard in run.shards:
-        for row in shared.read_shard(shard):
-            if not row.problem:
-                rows.append(row)
-            if len(rows) == _FIRST_ROWS:
-                return rows
-    return rows
 
 
 def ask_all(run: Run) -> Iterator[Answer | Failure]:
@@ -89,14 +42,7 @@ def ask_all(run: Run) -> Iterator[Answer | Failure]:
                 yield from kept(bundle.offer(row))
         yield from kept(bundle.drain())
     finally:
-        _settle(answers, failures)
-
-
-def _settle(answers: Sink, failures: Sink) -> None:
-    """Waits for both tables; an answer that BigQuery refuses becomes a failure."""
-    for refused in answers.wait():
-        failures.add(refused)
-    failures.wait()
+        settle(answers, failures)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,12 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from pipeline import console, direct, launch, leash, progress, worker
+from pipeline import console, launch, leash, progress, worker
 from pipeline.bigquery.books import Books
 from pipeline.bigquery.client import explained
 from pipeline.engine import EngineHalted
 from pipeline.errors import ConfigError, Halted, Interrupted, PipelineError
+from pipeline.first_call import first_call
 from pipeline.options import Options
 from pipeline.progress import Progress, Snapshot
 from pipeline.rows import RunState
@@ -57,8 +58,7 @@ def run_to_end(run: launch.Run, beam_options: PipelineOptions) -> int:
     with submit.interruptible(ending.stop) as interrupted, _said_once():
         try:
             if run.rows:
-                with console.busy("asking the first row", quiet=given.quiet):
-                    direct.first_call(run)
+                first_call(run)
                 forks = submit.forks(beam_options, given)
                 quiet = given.quiet or not submit.is_local(given)
                 with _watched(run, shared, ending, quiet=quiet, forks=forks) as config:

@@ -80,3 +80,10 @@ def _rejected(row: Mapping[str, Any], error: str, question: Question) -> Failure
         failed_at=question.clock(),
         columns={},
     )
+
+
+def settle(answers: Sink, failures: Sink) -> None:
+    """Waits for both tables; an answer that BigQuery refuses becomes a failure."""
+    for refused in answers.wait():
+        failures.add(refused)
+    failures.wait()

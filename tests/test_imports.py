@@ -15,6 +15,7 @@ LAYERS = [
     ["batch"],
     ["running"],
     ["direct"],
+    ["first_call"],
     ["launch"],
     ["rivals"],
     ["graph"],

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from pipeline import console, direct, launch, rivals, submit, worker
+from pipeline import console, launch, rivals, submit, worker
 from pipeline.batch import journal
 from pipeline.batch.flags import check_jobs, place
 from pipeline.batch.launcher import GOES_ON, Launcher
@@ -23,6 +23,7 @@ from pipeline.batch.rounds import Rounds
 from pipeline.batch.service import Jobs
 from pipeline.batch.store import Folder
 from pipeline.errors import ConfigError, Halted, PipelineError
+from pipeline.first_call import first_call
 from pipeline.gemini import models
 from pipeline.gemini.request import request_labels
 from pipeline.launch import Run
@@ -100,7 +101,7 @@ def run_batch(plan: Plan, beam_options: PipelineOptions) -> int:
                 refuse_rival(plan, others)  # again, now that others see this process
             folder.write_json("about.json", {"run_id": run.run_id})  # what cannot be written to is seen before any call
             if found is None and run.rows:
-                direct.first_call(run)
+                first_call(run)
             reason = Rounds(launcher, folder).ask()
     except ConfigError as error:
         if found is None and not launcher.made:  # nothing goes on anywhere

@@ -164,7 +164,7 @@ class Landing:
         refreshed = not self._can_refresh or flight.sent_at >= self.refreshed_at > self._answered_at
         history = flight.history(now, outage=outage, refreshed=refreshed)
         decision = decide(error, history, self._limits, self._random())
-        flight.error = error
+        flight.error = self._ledger.last_error = error
         if passing:
             flight.error_at = now
         if error.retry_delay_secs and for_all(error):

@@ -105,6 +105,7 @@ class Ledger:
         self.lock = threading.Lock()
         self.turns = Turns()
         self.counts = Counts()
+        self.last_error: CallError | None = None
         self._now = clock.now
         self._limits = limits
         self._breaker = breaker

@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable
 
 from pipeline.engine.breaker import Breaker
-from pipeline.engine.call import Send
+from pipeline.engine.call import CallError, Send
 from pipeline.engine.clock import Clock, SystemClock
 from pipeline.engine.departure import Departure
 from pipeline.engine.landing import Landing
@@ -41,6 +41,7 @@ class Stats(Counts):
             to take.
         rate_per_sec: the pace, the caps not applied. Where the window is what limits, fewer calls leave.
         ended: why nothing is sent any more, or None.
+        last_error: what the last call that failed ended with, or None.
     """
 
     in_flight: int = 0
@@ -49,6 +50,7 @@ class Stats(Counts):
     unresolved_rows: int = 0
     rate_per_sec: float = 0.0
     ended: str | None = None
+    last_error: CallError | None = None
 
 
 class Engine:
@@ -146,6 +148,7 @@ class Engine:
                 unresolved_rows=ledger.open_rows,
                 rate_per_sec=self._pace.rate,
                 ended=self.ended,
+                last_error=ledger.last_error,
             )
 
     # For `Lane`, on its bundle's thread.

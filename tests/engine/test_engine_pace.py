@@ -303,8 +303,8 @@ def test_a_rejection_right_after_a_hold_is_no_reason_to_crawl() -> None:
     now = 100.0
     landings: deque[float] = deque()
 
-    def ask(secs: float, reject_first: int = 0) -> int:
-        """Asks for so long with an answer after a second each; the first calls are rejected at once."""
+    def ask(secs: float, reject: int = 0) -> int:
+        """Asks for so long, with an answer after a second each; that one call is rejected at once."""
         nonlocal now
         end, left = now + secs, 0
         while now < end:
@@ -313,7 +313,7 @@ def test_a_rejection_right_after_a_hold_is_no_reason_to_crawl() -> None:
             wait = pace.reserve(now)
             if not wait:
                 left += 1
-                if left <= reject_first:
+                if left == reject:
                     pace.rejected(now + 0.02, now)
                 else:
                     landings.append(now)
@@ -324,7 +324,7 @@ def test_a_rejection_right_after_a_hold_is_no_reason_to_crawl() -> None:
     before = ask(1)
     pace.hold(now, 3.0)
     ask(3.0)
-    ask(1.0, reject_first=1)
+    ask(1.0, reject=3)
     ask(8.0)
     assert ask(1) >= 0.5 * before
 

@@ -4,8 +4,8 @@ Pure arithmetic: the time is passed in, nothing sleeps, nothing is locked. The f
 (tests/engine/test_engine_pace.py): 1, 2 and 4 workers that know nothing of each other, on one quota of 50 requests/s at 1 s
 latency, use 95-100 % of it, and under 2 % of their calls are rejected; under 11 % where the quota is one of a minute, so
 that nothing is taken once it is used up. A quota that rises tenfold is found in 80 s; after a storm of rejections the rate is
-back in seconds. A server that rejects 1 % of all calls at any rate costs two thirds of 200/s, one that rejects 2 % nearly all:
-that cannot be told from a quota.
+back in seconds. A server that rejects one call in 200 at any rate costs no speed, one in 100 most of it: that cannot be told
+from a quota. (Tried: to take rejections that do not become fewer at a lower rate for such. It mistook too many quotas.)
 """
 
 from __future__ import annotations

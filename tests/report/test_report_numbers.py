@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import datetime
+import html
 import itertools
 import json
 import math
@@ -13,8 +14,11 @@ from report_rows import BEGAN, FINGERPRINT, RUN_ID, answer, failure, random_answ
 
 from pipeline.bigquery.query import run
 from pipeline.errors import ConfigError
-from pipeline.report import gather, queries, scope
+from pipeline.gemini import models
+from pipeline.report import gather, page, queries, scope
+from pipeline.report.facts import QuestionFacts, Value
 from pipeline.rows import Reason, Usage
+from pipeline.task import Task, builtin_names, identity
 
 LATER = datetime.timedelta(minutes=10)
 
@@ -205,3 +209,14 @@ def test_a_sample_has_every_label_and_is_the_same_every_time(shop):
 def test_what_is_not_there_is_one_line(filled, which, says):
     with pytest.raises(ConfigError, match=says):
         facts_of(filled[0], **which)
+
+
+@pytest.mark.parametrize("name", builtin_names())
+def test_every_task_that_comes_with_the_package_has_a_page(found, name):
+    """Some have no system instruction, or no questions."""
+    task = Task.load(name)
+    asked = dataclasses.replace(found.scope, settings=identity(task, models.settings_for(task)))
+    questions = tuple(QuestionFacts(each, (Value(None, 1),), 0, each.labels) for each in asked.questions)
+    text = page.render(dataclasses.replace(found, scope=asked, questions=questions))
+    assert ("System instruction" in text) == bool(task.system_instruction)
+    assert task.prompt.split("\n")[0][:20] in html.unescape(text)

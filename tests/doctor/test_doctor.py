@@ -46,7 +46,7 @@ MISTAKES = {
     "a key column that is not there": (["--key_column=id"], "columns", "--key_column id"),
     "a prompt with an unknown column": (["--prompt=Is it {colour}?"], "columns", "{colour}"),
     "a view in the output's place": (["--output_table=demo-project.{ds}.latest_observations"], "columns", "lacks"),
-    "a where that is no SQL": (["--where=asset_type ="], "read by query", "--input_table"),
+    "a where that is no SQL": (["--where=asset_type ="], "read by query", "--where asset_type =: "),
     "a where that no row passes": (["--where=asset_type = 'TREE'"], "read by query", "no row passes"),
     "a query that is no SQL": (["--input_query=SELECT", "--input_table="], "input", "--input_query"),
     "a model that is not there": (["--model=gemini-9-ultra"], "model", "--model or --vertex_location"),

@@ -177,11 +177,11 @@ FROM paid GROUP BY run_id ORDER BY last_at DESC LIMIT 1""",
 
 
 def reasons(scope: Scope) -> Query:
-    """A row a reason: keys that failed and have no answer, with what that cost."""
+    """A row a reason: keys that failed and have no answer, with what that cost, their earlier failures included."""
     return _query(
         scope,
-        """SELECT reason, LOGICAL_OR(retryable) AS retryable, COUNT(*) AS failed, SUM(cost_usd) AS cost_usd
-FROM open_failures GROUP BY reason ORDER BY failed DESC, reason""",
+        """SELECT reason, LOGICAL_OR(retryable) AS retryable, COUNT(*) AS failed, SUM(usd) AS cost_usd
+FROM open_failures LEFT JOIN paid USING (key) GROUP BY reason ORDER BY failed DESC, reason""",
         failures=True,
     )
 
@@ -259,7 +259,7 @@ def _long(measures: Sequence[tuple[str, str]]) -> str:
 
 
 def _query(scope: Scope, select: str, *, failures: bool = False) -> Query:
-    """A query over `paid` and `newest`, or over `open_failures`."""
+    """A query over `paid` and `newest`, or over `open_failures` and what these keys cost (`paid`)."""
     mine = "fingerprint = @fingerprint" + ("" if scope.run_id is None else " AND run_id = @run_id")
     answered = f"FROM {scope.answers.sql} WHERE {mine} AND classified_at >= @since"
     failed = f"FROM {scope.failures.sql} WHERE {mine} AND failed_at >= @since"
@@ -267,6 +267,8 @@ def _query(scope: Scope, select: str, *, failures: bool = False) -> Query:
         common = f"""WITH open_failures AS (
   SELECT * {failed} AND key NOT IN (SELECT key {answered})
   QUALIFY ROW_NUMBER() OVER (PARTITION BY key ORDER BY failed_at DESC, run_id DESC) = 1
+), paid AS (
+  SELECT key, SUM(cost_usd) AS usd FROM (SELECT DISTINCT key, failed_at, run_id, cost_usd {failed}) GROUP BY key
 )"""
         return Query(f"{common}\n{select}", scope.parameters)
     common = f"""WITH paid AS (

@@ -40,7 +40,7 @@ def filled(new_shop):
     other_question = [dataclasses.replace(each, fingerprint="f" * 16) for each in random_answers(7, seed=3)]
     failures = [
         *(failure(f"x{number}", Reason.BLOCKED) for number in range(4)),
-        failure("x9", Reason.UNAVAILABLE, usage=Usage()),
+        failure("x9", Reason.UNAVAILABLE),
         failure(answers[0].key, Reason.UNAVAILABLE),  # answered: does not count
         failure(
             "x9", Reason.TIMED_OUT, failed_at=BEGAN + datetime.timedelta(seconds=90), usage=Usage()
@@ -66,9 +66,9 @@ def test_totals_count_each_line_once_and_each_key_once(filled, found):
     assert found.totals["answer_lines"] == 203
     assert found.totals["failure_lines"] == 7
     paid = [*answers, *again]
-    assert found.totals["total_tokens"] == sum(each.usage.total_tokens for each in paid) + 5 * 100
-    assert found.totals["cost_usd"] == pytest.approx(math.fsum(each.usage.cost_usd for each in paid) + 5 * 0.00003)
-    assert found.totals["failures_usd"] == pytest.approx(5 * 0.00003)
+    assert found.totals["total_tokens"] == sum(each.usage.total_tokens for each in paid) + 6 * 100
+    assert found.totals["cost_usd"] == pytest.approx(math.fsum(each.usage.cost_usd for each in paid) + 6 * 0.00003)
+    assert found.totals["failures_usd"] == pytest.approx(6 * 0.00003)
     assert found.totals["asked_again"] == sum(each.attempts > 1 for each in paid)
 
 
@@ -123,6 +123,7 @@ def test_measures_and_latency_bins(filled, found):
 
 def test_failures_by_reason_leave_out_what_is_answered_and_take_the_newest_reason(found):
     assert {each.name: each.failed for each in found.reasons} == {"blocked": 4, "timed_out": 1}
+    assert [each.cost_usd for each in found.reasons] == pytest.approx([4 * 0.00003, 0.00003]), "of earlier reasons, too"
     assert len(found.reasons[0].examples) == queries.EXAMPLES
     assert {row["key"] for row in found.reasons[0].examples} < {"x0", "x1", "x2", "x3"}
     assert found.reasons[0].examples[0]["map_url"] == "https://www.google.com/maps/@?api=1"

@@ -7,6 +7,7 @@ import subprocess
 import pages
 import priced
 import pytest
+from google.api_core.exceptions import BadRequest
 
 from pipeline import errors, options
 from pipeline.bigquery.query import Query, run
@@ -115,6 +116,27 @@ def test_a_newcomer_s_commands_run_in_their_order_and_so_do_the_queries(shop):
     for page, sql in pages.blocks("sql"):
         for row in run(shop.endpoint, Query(shop.translated(sql))):
             assert row.get("said", "all well") == "all well", page
+    sums_know_what_failures_cost(shop)
+
+
+def sums_know_what_failures_cost(shop):
+    """Where one failed row has cost $60, every query of money tells."""
+    shop.query(
+        """INSERT INTO `{answers}_failures` (key, task, fingerprint, reason, model, cost_usd, failed_at)
+        SELECT key, task, fingerprint, 'blocked', model, 60.0, CURRENT_TIMESTAMP() FROM `{answers}` LIMIT 1"""
+    )
+    (mine,) = shop.query("SELECT fingerprint FROM `{answers}_failures` WHERE cost_usd = 60.0")
+    (whole,) = shop.query(
+        """SELECT SUM(cost_usd) AS usd FROM (SELECT fingerprint, cost_usd FROM `{answers}`
+        UNION ALL SELECT fingerprint, cost_usd FROM `{answers}_failures`) WHERE fingerprint = @fingerprint""",
+        **mine,
+    )
+    sums = [shop.translated(sql) for _, sql in pages.blocks("sql") if "cost_usd" in sql]
+    (alarm,) = (sql for sql in sums if "ERROR(" in sql)
+    with pytest.raises(BadRequest, match=re.escape("more than $50 in a day")):
+        run(shop.endpoint, Query(alarm))
+    (by_day,) = (sql.replace("ad3f0b9fb93c5786", mine["fingerprint"]) for sql in sums if "ERROR(" not in sql)
+    assert sum(row["usd"] or 0.0 for row in run(shop.endpoint, Query(by_day))) == pytest.approx(whole["usd"])
 
 
 def test_the_demo_shows_ten_answers_and_writes_a_report(monkeypatch, capsys, tmp_path):

@@ -179,11 +179,16 @@ def finish(run: Run, state: RunState, reason: str | None = None) -> books.Books:
 
 
 def end_line(
-    found: books.Books, run_id: str, state: RunState, reason: str | None, started_at: datetime.datetime
+    found: books.Books,
+    run_id: str,
+    state: RunState,
+    reason: str | None,
+    started_at: datetime.datetime,
+    ended_at: datetime.datetime | None = None,
 ) -> dict[str, Any]:
-    """The line that ends a run in the runs table."""
+    """The line that ends a run in the runs table; `ended_at` is None for a run that ends now."""
     now = datetime.datetime.now(datetime.UTC)
-    secs = (now - started_at).total_seconds()
+    secs = max(0.0, ((ended_at or now) - started_at).total_seconds())  # the worker's clock may be behind
     return {
         "run_id": run_id,
         "state": state.value,

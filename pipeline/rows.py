@@ -282,7 +282,7 @@ RUN_COLUMNS = (
     Column("already_answered", "INT64", "Keys of the input that had an answer before this run."),
     Column("total_tokens", "INT64", "Tokens of the run's answers and failures."),
     Column("cost_usd", "FLOAT64", "Dollars of the run's answers and failures."),
-    Column("secs", "FLOAT64", "Seconds from started to this line."),
+    Column("secs", "FLOAT64", "Seconds from started to the end, or to the last row where audit wrote the end."),
     Column("images_per_sec", "FLOAT64", "Rows answered or failed, by seconds."),
     Column("versions", "JSON", "Versions of this package, Beam, Python and the client libraries."),
     Column("options", "JSON", "The options of the command, and where it was launched."),

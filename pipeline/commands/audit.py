@@ -21,10 +21,10 @@ from pipeline.running import conclude
 
 _USAGE = """usage: python -m pipeline audit --project=P --output_table=P.D.T [--run_id=R]
 
-Counts, by SQL, the distinct keys of the run's worklist that are answered, failed and not asked, with tokens and dollars,
-and appends that to the runs table. Without --run_id it is the newest run. It works at any time, wherever the run lived and
-however it ended; a run that is over, but whose end nobody has written (a Dataflow job, a process that was killed), is ended
-by it. Exit codes are those of classify: 0 done, or it goes on; 1 the books do not balance, with the missing keys; 3 too many
+Counts, by SQL, the distinct keys of the run's worklist that are answered, failed and not asked, with tokens and dollars.
+Without --run_id it is the newest run. It works at any time, wherever the run lived and however it ended; a run that is
+over, but whose end nobody has written (a Dataflow job, a process that was killed), is ended by it in the runs table, once;
+otherwise nothing is written. Exit codes are those of classify: 0 done, or it goes on; 1 the books do not balance, with the missing keys; 3 too many
 failures; 4 halted; 130 it ended before it was done."""
 
 _SHOWN = (
@@ -41,7 +41,7 @@ class AuditOptions(Options):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the books of a run and append them to the runs table, as its end where it has none and is over.
+    """Print the books of a run, and append them to the runs table as its end where it has none and is over.
 
     Returns:
         0, or 3 when more rows failed than --max_failure_ratio allows.
@@ -81,9 +81,13 @@ def main(argv: Sequence[str]) -> int:
     console.table(
         "Books", ("what", "how much"), _table(found, [*(line["state"] for line in lines)], life if not ends else None)
     )
-    line = end_line(found, run_id, end, reason, started["at"])
-    same = {name: started[name] for name in ("task", "fingerprint", "worklist", "already_answered")}
-    books.append_run(endpoint, runs, line | same)
+    # A halted worker ends a run without its sums; a second line with sums would double what the runs table adds up to.
+    is_closed = any(line["state"] != RunState.STARTED and line["answered"] is not None for line in lines)
+    if end is not RunState.STARTED and not is_closed:
+        last = books.last_sign_of_life(endpoint, answers, failures, run_id=run_id, since=started["at"], job=job)
+        line = end_line(found, run_id, end, reason, started["at"], last or started["at"])
+        same = {name: started[name] for name in ("task", "fingerprint", "worklist", "already_answered")}
+        books.append_run(endpoint, runs, line | same)
     cut = int((started.get("options") or {}).get("over_budget") or 0)
     code = conclude(
         run_id,
@@ -102,7 +106,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _end(found: books.Books, ends: Sequence[str], told: Told, life: Life) -> tuple[RunState, str]:
-    """The state that the books are appended under, and why. A run that may go on gets no end from here."""
+    """The state that the run has, and why. STARTED is one that may go on: it gets no end from here."""
     if told.halted:
         return RunState.HALTED, told.halted
     if RunState.CANCELLED in ends:

@@ -147,6 +147,6 @@ def started_line(lines: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 
 
 def end_line(lines: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The last line that ends the run with its sums; None while it runs, or where nobody has written its end."""
+    """The first line that ends the run with its sums; None while it runs, or where nobody has written its end."""
     ends = [line for line in lines if line["state"] != RunState.STARTED]
-    return next((line for line in reversed(ends) if line["answered"] is not None), ends[-1] if ends else None)
+    return next((line for line in ends if line["answered"] is not None), ends[-1] if ends else None)

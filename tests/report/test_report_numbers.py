@@ -221,3 +221,10 @@ def test_every_task_that_comes_with_the_package_has_a_page(found, name):
     text = page.render(dataclasses.replace(found, scope=asked, questions=questions))
     assert ("System instruction" in text) == bool(task.system_instruction)
     assert task.prompt.split("\n")[0][:20] in html.unescape(text)
+
+
+def test_the_end_of_a_run_is_the_first_one_that_has_its_sums():
+    lines = [{"state": state, "answered": n} for state, n in (("started", None), ("halted", None), ("halted", 7))]
+    assert scope.end_line([*lines, {"state": "halted", "answered": 8}]) == lines[2]
+    assert scope.end_line(lines[:2]) == lines[1]
+    assert scope.end_line(lines[:1]) is None

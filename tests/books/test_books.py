@@ -190,8 +190,8 @@ def test_audit_ends_a_run_that_is_whole_though_nobody_wrote_its_end(rig):
     rig.fill(10)
     done = rig.run(*FLAGS)
     rig.sql("DELETE FROM `{answers}_runs` WHERE state = 'finished'")
-    for table, column in (("_runs", "`at`"), ("", "classified_at")):
-        rig.sql(f"UPDATE `{{answers}}{table}` SET {column} = TIMESTAMP_SUB({column}, INTERVAL 2 HOUR) WHERE TRUE")
+    rig.sql("UPDATE `{answers}_runs` SET `at` = TIMESTAMP_SUB(`at`, INTERVAL 2 HOUR) WHERE TRUE")
+    rig.sql("UPDATE `{answers}` SET classified_at = TIMESTAMP_SUB(classified_at, INTERVAL 2 HOUR) WHERE TRUE")
     audited = rig.run(command="audit")
     assert (audited.code, audited.summary) == (0, done.summary), audited
     assert rig.states(done.run_id) == ["started", "finished"]

@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Iterator
 
-from pipeline import launch, planning, worker
+from pipeline import launch, planning, ways, worker
 from pipeline.bundle import Bundle
 from pipeline.engine import EngineHalted
 from pipeline.first_call import first_call
@@ -53,12 +53,15 @@ class Sample:
         outcomes: what became of its rows, those without a usable image left out.
         secs: how long it took.
         rows: rows of the whole plan, the sample included.
+        rest_rate: what a row of the rest costs by what one of the sample has: less than 1 where the rest is asked in batch
+            jobs, as a sample is asked online.
     """
 
     outcomes: tuple[Answer | Failure, ...]
     run_id: str
     secs: float
     rows: int
+    rest_rate: float = 1.0
 
     @property
     def answers(self) -> list[Answer]:
@@ -76,14 +79,25 @@ class Sample:
 
     @property
     def usd_per_row(self) -> float | None:
-        """Mean dollars of a row, failures included; None where the price is not known."""
+        """Mean dollars of a row that is still to ask, failures included; None where the price is not known."""
         costs = self._costs()
-        return None if costs is None else statistics.fmean(costs)
+        return None if costs is None else statistics.fmean(costs) * self.rest_rate
 
     @property
     def spent_usd(self) -> float | None:
         costs = self._costs()
         return None if costs is None else sum(costs)
+
+    @property
+    def expected_usd(self) -> float | None:
+        """Dollars of all rows, the sample's own included; None where the price is not known."""
+        spent, each = self.spent_usd, self.usd_per_row
+        return None if spent is None or each is None else spent + self._left * each
+
+    @property
+    def _left(self) -> int:
+        """Rows that the sample has left to ask."""
+        return max(0, self.rows - len(self.outcomes))
 
     def total_usd(self) -> tuple[float, float, float] | None:
         """Dollars of all rows, the sample's own included: the estimate, and the ends of its 90 % interval.
@@ -102,7 +116,7 @@ class Sample:
             return None
         from scipy import stats
 
-        left = max(0, self.rows - len(costs))
+        left = self._left * self.rest_rate
         mean, spent, error = statistics.fmean(costs), sum(costs), float(stats.sem(costs))
         low, high = stats.t.interval(CONFIDENCE, len(costs) - 1, loc=mean, scale=error) if error else (mean, mean)
         return spent + left * mean, spent + left * max(0.0, float(low)), spent + left * float(high)
@@ -148,4 +162,5 @@ def sample(plan: Plan, rows: int) -> Sample:
         worker.close_all()
         launch.finish(run, state, reason)
     asked = tuple(outcome for outcome in outcomes if isinstance(outcome, Answer) or outcome.calls)
-    return Sample(outcomes=asked, run_id=run.run_id, secs=secs, rows=plan.rows)
+    rate = ways.rate(options, max(0, plan.rows - len(asked)), plan.usd_online, plan.usd_batch)
+    return Sample(outcomes=asked, run_id=run.run_id, secs=secs, rows=plan.rows, rest_rate=rate)

@@ -69,3 +69,12 @@ def affordable(options: Options, rows: int, left_usd: float, online_usd: float, 
     if split(options, min(paid, rows), options.deadline_hours).batch:
         return paid
     return math.floor(left_usd / online_usd)  # all online, if only because the money is for few
+
+
+def rate(options: Options, rows: int, online_usd: float | None, batch_usd: float | None) -> float:
+    """The price of a row on average by its price online, where so many rows are divided between the two ways; 1 where no
+    price is known."""
+    if not rows or not online_usd or batch_usd is None:
+        return 1.0
+    parts = split(options, rows, options.deadline_hours)
+    return (parts.online + parts.batch * batch_usd / online_usd) / rows

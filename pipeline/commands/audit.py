@@ -24,8 +24,8 @@ _USAGE = """usage: python -m pipeline audit --project=P --output_table=P.D.T [--
 Counts, by SQL, the distinct keys of the run's worklist that are answered, failed and not asked, with tokens and dollars.
 Without --run_id it is the newest run. It works at any time, wherever the run lived and however it ended; a run that is
 over, but whose end nobody has written (a Dataflow job, a process that was killed), is ended by it in the runs table, once;
-otherwise nothing is written. Exit codes are those of classify: 0 done, or it goes on; 1 the books do not balance, with the missing keys; 3 too many
-failures; 4 halted; 130 it ended before it was done."""
+otherwise nothing is written. Exit codes are those of classify: 0 done, or it goes on; 1 the books do not balance, with the
+missing keys; 3 too many failures; 4 halted; 130 it ended before it was done."""
 
 _SHOWN = (
     *("project", "output_table", "failures_table", "runs_table", "run_id", "max_failure_ratio", "maximum_bytes_billed"),

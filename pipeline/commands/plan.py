@@ -92,8 +92,9 @@ def _print_sample(plan: Plan, sample: direct.Sample) -> None:
         ("tokens", f"{sample.rows * sample.tokens_per_row:,.0f} ({sample.tokens_per_row:,.0f} a row)"),
         ("cost", _cost(sample)),
     ]
-    if sample.latency_secs is not None:
-        secs = plan.secs_of(plan.rows, sample.latency_secs)
+    online = plan.split.online  # a batch job's time has nothing to do with a call's
+    if sample.latency_secs is not None and (online or not plan.split.batch):
+        secs = plan.secs_of(online, sample.latency_secs)
         lines.append(
             (
                 "time",
@@ -114,8 +115,8 @@ def _cost(sample: direct.Sample) -> str:
     try:
         found = sample.total_usd()
     except ImportError:
-        return f"${sample.rows * sample.usd_per_row:,.4f} ({each}; no interval: pip install 'gemini-image-pipeline[stats]')"
+        return f"${sample.expected_usd:,.4f} ({each}; no interval: pip install 'gemini-image-pipeline[stats]')"
     if found is None:
-        return f"${sample.rows * sample.usd_per_row:,.4f} ({each}; no interval from one row)"
+        return f"${sample.expected_usd:,.4f} ({each}; no interval from one row)"
     total, low, high = found
     return f"${total:,.4f}, with 90 % confidence ${low:,.4f} to ${high:,.4f} ({each})"

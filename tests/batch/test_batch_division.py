@@ -56,6 +56,21 @@ def test_a_budget_pays_for_rows_in_batch_jobs_first(given, rows, left_usd, affor
 
 
 @pytest.mark.parametrize(
+    ("given", "rows", "rate"),
+    [
+        ({}, 100, 1.0),
+        ({"mode": "batch"}, 100, 0.5),
+        ({"mode": "auto"}, 100, 1.0),
+        ({"mode": "auto", "deadline_hours": 24.0}, 1_000_000, 0.6),  # 800,000 in jobs
+        ({"mode": "batch"}, 0, 1.0),
+    ],
+)
+def test_a_price_measured_online_is_weighted_by_the_rows_of_each_way(given, rows, rate):
+    assert ways.rate(Options(**given), rows, 0.002, 0.001) == pytest.approx(rate)
+    assert ways.rate(Options(**given), rows, None, None) == 1.0
+
+
+@pytest.mark.parametrize(
     ("given", "says"),
     [
         ({"batch_folder": "/tmp/x"}, "expected gs://BUCKET/FOLDER"),

@@ -53,6 +53,16 @@ def test_a_sample_is_asked_for_real_shown_measured_and_not_paid_for_again(rig):
     assert rig.place()["nowhere"] == 0
 
 
+def test_a_sample_of_a_batch_run_is_asked_online_and_the_rest_is_priced_as_batch(rig):
+    said = table(rig.fill(100).run("--sample=20", "--mode=batch", "--batch_folder=gs://b/f", command="plan").out)
+    spent = rig.one("SELECT SUM(cost_usd) FROM `{answers}`")
+    assert f"the sample itself ${spent:,.4f}" in said
+    assert f"${spent / 20 / 2 * 1000:,.4f} for 1,000 rows" in said
+    total = float(re.search(r"\$([\d.]+), with 90 % confidence", said)[1])
+    assert total == pytest.approx(spent + 80 * spent / 20 / 2, abs=1e-4)
+    assert "s a call" not in said, "that is no time of a batch job"
+
+
 def test_a_sample_does_not_decide_what_production_shows(rig):
     rig.fill(30)
     rig.run("--sample=5", command="plan")
@@ -88,11 +98,11 @@ def test_a_fault_of_the_run_ends_a_sample_as_it_would_end_a_run(rig):
     assert rig.place()["failed"] == 0
 
 
-def sample(costs, rows):
+def sample(costs, rows, **more):
     """A sample of answers that cost so much, of a plan of so many rows."""
     blank = dict.fromkeys(Answer.__dataclass_fields__)
     answers = tuple(Answer(**blank | {"usage": Usage(cost_usd=cost), "latency_ms": 100.0}) for cost in costs)
-    return Sample(outcomes=answers, run_id="r", secs=1.0, rows=rows)
+    return Sample(outcomes=answers, run_id="r", secs=1.0, rows=rows, **more)
 
 
 def test_nine_intervals_of_ten_hold_the_true_price():
@@ -111,3 +121,5 @@ def test_an_interval_needs_two_prices_and_no_unknown_one():
     assert sample([0.1, None], 10).total_usd() is None
     assert sample([0.1, 0.1], 10).total_usd() == pytest.approx((1.0, 1.0, 1.0))
     assert sample([0.1, 0.3], 2).total_usd() == pytest.approx((0.4, 0.4, 0.4)), "nothing is left to ask"
+    assert sample([0.1, 0.1], 10, rest_rate=0.5).total_usd() == pytest.approx((0.6, 0.6, 0.6)), "0.2 is paid already"
+    assert sample([0.1], 10, rest_rate=0.5).expected_usd == pytest.approx(0.55)

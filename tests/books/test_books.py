@@ -161,7 +161,9 @@ def test_audit_finds_what_classify_found_and_ends_no_run_twice(rig):
           UNION ALL SELECT total_tokens, cost_usd FROM `{answers}_failures` WHERE run_id = @run_id)""",
         run_id=done.run_id,
     )
-    (summed,) = rig.sql("SELECT SUM(total_tokens) AS total_tokens, ROUND(SUM(cost_usd), 9) AS usd FROM `{answers}_runs`")
+    (summed,) = rig.sql(
+        "SELECT SUM(total_tokens) AS total_tokens, ROUND(SUM(cost_usd), 9) AS usd FROM `{answers}_runs`"
+    )
     assert paid == summed, "the failures' share included"
     strict = rig.run(command="audit")
     assert strict.code == 3, "exit codes are those of classify"

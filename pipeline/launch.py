@@ -31,12 +31,16 @@ ROWS_PER_SHARD = 4000  # short read sessions, small retries; at 500 rows/s a sha
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run that is ready to start: its tables exist, its rows are settled, it stands in the runs table."""
+    """A run that is ready to start: its tables exist, its rows are settled, it stands in the runs table.
+
+    `begun` is the line that it started with, where another process has started it.
+    """
 
     plan: Plan
     config: RunConfig
     shards: list[Shard]
     rows: int
+    begun: Mapping[str, Any] | None = None
 
     @property
     def run_id(self) -> str:
@@ -45,9 +49,21 @@ class Run:
     @property
     def over_budget(self) -> int:
         """Rows that the budget kept out of the worklist."""
+        if self.begun is not None:  # what the plan says now knows of the run's own answers
+            return cut_by_budget(self.begun)
         count, limit = self.plan.count, self.plan.options.limit
         wanted = count.to_ask + count.to_file
         return 0 if self.plan.affordable is None else max(0, min(wanted, limit or wanted) - self.rows)
+
+    @property
+    def already_answered(self) -> int:
+        """Keys of the input that had an answer before this run."""
+        return self.plan.count.already_answered if self.begun is None else self.begun["already_answered"] or 0
+
+
+def cut_by_budget(started: Mapping[str, Any]) -> int:
+    """Rows that the budget kept out of a run's worklist, by the line that the run started with."""
+    return int((started.get("options") or {}).get("over_budget") or 0)
 
 
 def new_run_id(now: datetime.datetime) -> str:
@@ -108,7 +124,7 @@ def prepare(plan: Plan, processes: int | None, *, production: bool = True) -> Ru
             "settings": plan.identity,
             "worklist": str(name),
             "worklist_rows": written.rows,
-            "already_answered": plan.count.already_answered,
+            "already_answered": run.already_answered,
             "versions": versions(),
             "options": {
                 **given(options),
@@ -135,7 +151,7 @@ def resumed(plan: Plan, line: Mapping[str, Any]) -> Run:
     with explained("--output_table", plan.answers):
         shards = worklist.shards(plan.endpoint, name, ROWS_PER_SHARD, job)
     config = _config(plan, line["run_id"], line["at"], name, shares(plan.options, 1))
-    return Run(plan=plan, config=config, shards=shards, rows=line["worklist_rows"])
+    return Run(plan=plan, config=config, shards=shards, rows=line["worklist_rows"], begun=line)
 
 
 def _yield_to_rival(run: Run) -> None:
@@ -173,7 +189,7 @@ def finish(run: Run, state: RunState, reason: str | None = None) -> books.Books:
         tables_.runs,
         end_line(found, run.run_id, state, reason, config.started_at)
         | {"task": run.plan.task.name, "fingerprint": run.plan.fingerprint, "worklist": str(tables_.worklist)}
-        | {"already_answered": run.plan.count.already_answered},
+        | {"already_answered": run.already_answered},
     )
     return found
 

@@ -154,7 +154,7 @@ def _end(run: launch.Run, failed: Exception | None, interrupted: bool, ending: _
     if found is not None:
         over = run.over_budget + (found.not_asked if told.over_budget else 0)
         left = 0 if told.over_budget else found.not_asked
-        already = run.plan.count.already_answered
+        already = run.already_answered
         code = conclude(run.run_id, found, run.plan.options, already_answered=already, over_budget=over, not_asked=left)
         ending.said = True
     if interrupted:
@@ -269,7 +269,7 @@ class _Ending:
                 f"stopped before BigQuery had acknowledged everything; `python -m pipeline audit --run_id={run.run_id}` "
                 "counts what it has"
             )
-            brackets = [f"already answered {run.plan.count.already_answered:,}", f"not asked {run.rows - tally.done:,}"]
+            brackets = [f"already answered {run.already_answered:,}", f"not asked {run.rows - tally.done:,}"]
             console.say(console.summary(tally.answered, tally.failed, run.run_id, brackets))
         console.note(f"error: interrupted: {_GOES_ON}")
         os._exit(Interrupted.exit_code)

@@ -166,12 +166,11 @@ def _end(run: Run, reason: str | None) -> int:
     why = told.halted or reason
     state = RunState.HALTED if told.halted else RunState.CANCELLED if reason else RunState.FINISHED
     found = launch.finish(run, state, why or told.over_budget)
-    already = run.plan.count.already_answered
     code = conclude(
         run.run_id,
         found,
         run.plan.options,
-        already_answered=already,
+        already_answered=run.already_answered,
         over_budget=run.over_budget + (found.not_asked if told.over_budget else 0),
         not_asked=0 if told.over_budget else found.not_asked,
     )

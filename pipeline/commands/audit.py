@@ -13,7 +13,7 @@ from pipeline.bigquery.client import Endpoint, explained
 from pipeline.bigquery.names import TableName
 from pipeline.bigquery.query import Job
 from pipeline.errors import ConfigError, Halted, Interrupted
-from pipeline.launch import Told, check_books, end_line
+from pipeline.launch import Told, check_books, cut_by_budget, end_line
 from pipeline.options import Options
 from pipeline.rivals import Life, life_of
 from pipeline.rows import RunState
@@ -88,13 +88,12 @@ def main(argv: Sequence[str]) -> int:
         line = end_line(found, run_id, end, reason, started["at"], last or started["at"])
         same = {name: started[name] for name in ("task", "fingerprint", "worklist", "already_answered")}
         books.append_run(endpoint, runs, line | same)
-    cut = int((started.get("options") or {}).get("over_budget") or 0)
     code = conclude(
         run_id,
         found,
         given,
         already_answered=started["already_answered"] or 0,
-        over_budget=cut + (found.not_asked if told.over_budget else 0),
+        over_budget=cut_by_budget(started) + (found.not_asked if told.over_budget else 0),
         not_asked=0 if told.over_budget else found.not_asked,
     )
     check_books(found, whole=end is RunState.FINISHED and not told.over_budget)

@@ -66,6 +66,7 @@ def test_a_launcher_that_is_killed_is_followed_by_one_that_pays_for_nothing_agai
         launcher.kill()
     ended = cloud.classify(SIGNS, "--batch_requests=8")
     assert ended.code == 0, ended.err
+    assert "(already answered 0)" in ended.summary, "what the run answered itself was not there before"
     assert cloud.count("") == (ROWS, ROWS)
     assert len(cloud.service.jobs) == 3
     # A first row that was paid and not yet written is asked again: that one call, and no other.
@@ -74,6 +75,24 @@ def test_a_launcher_that_is_killed_is_followed_by_one_that_pays_for_nothing_agai
     assert cloud.service.paid_rows in (ROWS, ROWS - 1)
     assert cloud.query("SELECT COUNT(DISTINCT run_id) AS n FROM `{answers}_runs`")[0]["n"] == 1
     assert cloud.run("audit").code == 0
+
+
+def test_a_run_that_is_taken_up_says_what_its_budget_kept_out_when_it_started(cloud, monkeypatch):
+    price = planning.make(options.parse([*cloud.flags, SIGNS, "--mode=batch"])[0]).usd_batch
+    flags = (SIGNS, f"--max_cost_usd={16.5 * price}")
+
+    def dies(*_):
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.launch.finish", dies)
+        with pytest.raises(RuntimeError, match="killed"):
+            cloud.classify(*flags)
+    ended = cloud.classify(*flags)
+    assert ended.summary.startswith("rows 16 = answered 16 + failed 0 (already answered 0, over budget 8)"), ended
+    (end,) = cloud.query("SELECT already_answered FROM `{answers}_runs` WHERE state = 'finished'")
+    assert end["already_answered"] == 0
+    assert cloud.run("audit").summary == ended.summary
 
 
 def test_a_launcher_that_dies_among_the_results_is_followed_by_one_that_collects_the_rest(cloud):

@@ -90,6 +90,10 @@ class Ask:
         """Rows that the call answers."""
         return len(self._rows)
 
+    def go_on_with(self, question: Question) -> None:
+        """Later calls ask, and are paid, as this question says: the same one in another tier. What was before stays."""
+        self._question = question
+
     @property
     def unread(self) -> Picture | None:
         """The picture that is still to be read, or None."""

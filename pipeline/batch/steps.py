@@ -187,6 +187,7 @@ class _Again:
         if why or self._lane is None:
             yield from results.given_up(ask, why or "")
         else:
+            ask.go_on_with(self._shared.config.question)  # no longer at the price of a batch
             yield from self._lane.offer(ask)
 
     def drain(self) -> Iterator[Answer | Failure]:

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.asking import Question
 from pipeline.batch import lines, results
-from pipeline.engine.call import Again, Fault, Landed
+from pipeline.engine.call import Again, CallError, Fault, Landed
 from pipeline.gemini import models
 from pipeline.rows import Answer, Failure, Observation
 from pipeline.task import Task
@@ -163,3 +163,19 @@ def test_an_invalid_answer_is_to_be_asked_again_and_where_it_may_not_be_its_cost
     assert (failure.reason, failure.attempts, failure.usage.total_tokens) == ("unavailable", 1, 1020)
     assert failure.usage.cost_usd > 0
     assert not isinstance(step, Landed)
+
+
+def test_a_second_call_whose_answer_never_comes_is_booked_at_the_online_price():
+    bad = {"candidates": [{"content": {"parts": [{"text": "no"}]}, "finishReason": "STOP"}], "usageMetadata": USAGE}
+    question = results.priced_as_batch(QUESTION)
+    output = [lines.result(line(row(1), response=bad))]
+    ((ask, _),) = results.settled(question, results.Open(question, [row(1)]), output, 1e3, results.Tally())
+    ask.go_on_with(QUESTION)
+    ask.timed_out()
+    (failure,) = ask.failed(Fault.TIMED_OUT, CallError("DEADLINE_EXCEEDED", "x"), 1, 1).outcomes
+    batch, online = (
+        question.prices.cost(1000, 20, 0, at=QUESTION.clock()) / 2,
+        QUESTION.planned_usage([row(1)]).cost_usd,
+    )
+    assert failure.usage.cost_usd == pytest.approx(batch + online)
+    assert (failure.attempts, failure.calls) == (2, 2)

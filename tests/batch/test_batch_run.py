@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import random
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from benchmarks import batch_bulk
 from benchmarks.books_rig import Rig
 from pipeline.errors import ConfigError, Halted
+from pipeline.gemini import models
 from pipeline.local.batch import Behaviour
 from pipeline.local.vertex.faults import Fault
 
@@ -72,16 +74,26 @@ def test_a_row_with_an_error_is_a_failure_with_its_reason_and_is_asked_again_whe
 
 
 def test_an_answer_that_needs_a_second_call_is_asked_again_online_and_pays_for_both(cloud):
-    rows = cloud.query(f"SELECT gcs_uri FROM `{cloud.observations}` ORDER BY gcs_uri LIMIT 3")
-    wrong, empty, never = (row["gcs_uri"] for row in rows)
+    rows = cloud.query(f"SELECT gcs_uri FROM `{cloud.observations}` ORDER BY gcs_uri LIMIT 5")
+    wrong, empty, never, *untold = (row["gcs_uri"] for row in rows)  # two, as one may be the first, asked online
     cloud.vertex.configure(
-        faults=[Fault("wrong_label", wrong, first=1), Fault("empty", empty, first=1), Fault("wrong_label", never)]
+        faults=[
+            Fault("wrong_label", wrong, first=1),
+            Fault("empty", empty, first=1),
+            Fault("wrong_label", never),
+            *(Fault("wrong_label", uri, first=1) for uri in untold),
+            *(Fault("no_usage", uri) for uri in untold),
+        ]
     )
     assert cloud.classify(SIGNS).code == 0
-    found = {row["gcs_uri"]: row for row in cloud.query("SELECT gcs_uri, attempts, cost_usd FROM `{answers}`")}
+    found = {row["gcs_uri"]: row for row in cloud.query("SELECT * FROM `{answers}`")}
     plain = min(row["cost_usd"] for row in found.values())
     assert found[wrong]["attempts"] == found[empty]["attempts"] == 2
     assert found[wrong]["cost_usd"] > 2.5 * plain  # half a call and a whole one
+    price = models.find("gemini-3.5-flash-lite").prices.at(datetime.datetime.now(datetime.UTC))
+    for row in map(found.get, untold):  # nor is a second call half the price that does not say how it was served
+        whole = row["prompt_tokens"] * price.input_usd + row["output_tokens"] * price.output_usd
+        assert row["cost_usd"] > 0.6e-6 * whole
     (failure,) = cloud.query("SELECT * FROM `{answers}_failures`")
     assert (failure["gcs_uri"], failure["reason"], failure["attempts"]) == (never, "invalid_answer", 2)
 

@@ -51,9 +51,7 @@ class Run:
         """Rows that the budget kept out of the worklist."""
         if self.begun is not None:  # what the plan says now knows of the run's own answers
             return cut_by_budget(self.begun)
-        count, limit = self.plan.count, self.plan.options.limit
-        wanted = count.to_ask + count.to_file
-        return 0 if self.plan.affordable is None else max(0, min(wanted, limit or wanted) - self.rows)
+        return self.plan.over_budget
 
     @property
     def already_answered(self) -> int:

@@ -80,7 +80,9 @@ class Options:
     input_table: str | None = flag(None, "Table of image URIs, PROJECT.DATASET.TABLE.", INPUT, **_TABLE)
     input_query: str | None = flag(None, "SQL whose result is the input, instead of a table.", INPUT)
     where: str | None = flag(None, "SQL condition on the input's columns.", INPUT)
-    limit: int | None = flag(None, "Ask at most this many rows, a random but stable choice.", INPUT, minimum=1)
+    limit: int | None = flag(
+        None, "Ask at most this many rows, a random but stable choice. Unusable rows do not count.", INPUT, minimum=1
+    )
     key_column: str = flag("observation_id", "Column that identifies a row.", INPUT, **_NAME)
     uri_column: str = flag("gcs_uri", "Column with the gs:// URI of the image.", INPUT, **_NAME)
     unit: str = flag(

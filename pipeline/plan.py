@@ -65,7 +65,7 @@ class Plan:
 
     @property
     def limit(self) -> int | None:
-        """Rows that the worklist may have, or None for all."""
+        """Rows that the worklist may have to be asked, or None for all."""
         limits = [limit for limit in (self.options.limit, self.affordable) if limit is not None]
         return min(limits) if limits else None
 
@@ -76,9 +76,10 @@ class Plan:
 
     @property
     def worklist_rows(self) -> int:
-        """Rows that the worklist will have: those to ask and those to file as unusable, within limit and budget."""
-        rows = self.count.to_ask + self.count.to_file
-        return rows if self.limit is None else min(rows, self.limit)
+        """About how many rows the worklist will have: those to ask, within limit and budget, and as large a part of those that
+        are unusable and only filed."""
+        count = self.count
+        return count.to_file if not count.to_ask else self.rows + round(count.to_file * self.rows / count.to_ask)
 
     @property
     def over_budget(self) -> int:

@@ -194,6 +194,7 @@ class Worker:
 
     def unusable(self, row: Observation) -> Failure:
         """The failure of a row that the worklist found unusable; no call is made."""
+        self.expect(1)  # it will land: a row that lands unexpected would hide the cost of one that was asked
         return self.config.question.unusable(row)
 
     def answers_sink(self) -> Sink:

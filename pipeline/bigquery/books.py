@@ -86,7 +86,7 @@ def audit(
         not_asked=totals["not_asked"],
         stray=totals["stray"],
         total_tokens=totals["total_tokens"] or 0,
-        cost_usd=totals["cost_usd"] if totals["priced"] or not totals["paid"] else None,
+        cost_usd=(totals["cost_usd"] or 0.0) if totals["priced"] or not totals["paid"] else None,
         by_reason=reasons,
         missing=missing,
     )

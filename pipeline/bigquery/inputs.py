@@ -17,6 +17,7 @@ STANDARD_TYPES = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "RE
 _KEPT_AS_THEY_ARE = ("STRING", "INT64", "FLOAT64", "BOOL", "TIMESTAMP", "DATE")
 _DEFAULT_KEPT = ("asset_id", "asset_type", "snapshot_id", "capture_time", "map_url")
 _WORKLIST_COLUMNS = frozenset({"shard", "key", "gcs_uri", "problem", IMAGES})
+_OWN_PREFIX = "wl_"  # of columns that the worklist's SQL makes on its way
 _LOCATIONS = ("location", "capture_location")  # the latter in panorama tables, which have no asset
 
 
@@ -122,10 +123,12 @@ def kept_columns(info: TableInfo, requested: Sequence[str] | None) -> list[KeptC
         for column in _columns_of(info, path, "--keep_columns"):
             kept.setdefault(column.name.lower(), column)
     taken = {column.name for column in ANSWER_COLUMNS} | _WORKLIST_COLUMNS
-    clash = sorted(column.name for column in kept.values() if column.name.lower() in taken)
+    clash = sorted(
+        name for each in kept.values() if (name := each.name.lower()) in taken or name.startswith(_OWN_PREFIX)
+    )
     if clash:
         raise ConfigError(
-            f"--keep_columns: {', '.join(clash)}: the answers table has a column of that name already; "
+            f"--keep_columns: {', '.join(clash)}: the pipeline has a column of that name already; "
             "leave it out, or rename it with --input_query"
         )
     return list(kept.values())
@@ -137,7 +140,7 @@ def prompt_columns(info: TableInfo, requested: Sequence[str]) -> list[KeptColumn
     Raises:
         ConfigError: The input has no such column, or its name is one that the worklist has itself.
     """
-    clash = [name for name in requested if name.lower() in _WORKLIST_COLUMNS]
+    clash = [name for name in requested if name.lower() in _WORKLIST_COLUMNS or name.lower().startswith(_OWN_PREFIX)]
     if clash:
         raise ConfigError(
             f"--task: its prompt names {{{clash[0]}}}, which is a name of the pipeline's own; give the column another one "

@@ -192,9 +192,9 @@ def count_query(given: Source, done: Done) -> Query:
 def rows_query(given: Source, done: Done, retry: RetryFailed, limit: int | None, buckets: int) -> Query:
     """Builds the SELECT of the worklist's rows: shard, key, gcs_uri, problem, then the kept and prompt columns.
 
-    A limit takes the keys of the smallest hashes: a random sample, and the same one every time. An ORDER BY with a LIMIT
-    would sort in one place and run out of memory where the limit is of millions: so whole slices of hashes are taken, and
-    only the last one is sorted.
+    A limit counts rows that can be asked, and takes the keys of the smallest hashes: a random sample, and the same one every
+    time; with them go the unusable rows up to the last of these hashes. An ORDER BY with a LIMIT would sort in one place and
+    run out of memory where the limit is of millions: so whole slices of hashes are taken, each is sorted by itself.
     """
     states = ", ".join(f"'{state}'" for state in retry.states)
     columns = "".join(f", `{name}`" for name in given.outputs)
@@ -203,17 +203,19 @@ def rows_query(given: Source, done: Done, retry: RetryFailed, limit: int | None,
     limited = "wanted"
     if limit is not None:
         limited = f"""(
-  SELECT wanted.*, wl_before + ROW_NUMBER() OVER (PARTITION BY wanted.wl_slice ORDER BY wl_hash, key) AS wl_place
+  SELECT wanted.*, wl_all, wl_before + SUM(wl_usable) OVER (PARTITION BY wanted.wl_slice ORDER BY wl_hash, key) AS wl_place
   FROM wanted JOIN (
-    SELECT wl_slice, SUM(COUNT(*)) OVER (ORDER BY wl_slice) - COUNT(*) AS wl_before FROM wanted GROUP BY wl_slice
+    SELECT wl_slice, SUM(SUM(wl_usable)) OVER (ORDER BY wl_slice) - SUM(wl_usable) AS wl_before,
+      SUM(SUM(wl_usable)) OVER () AS wl_all
+    FROM wanted GROUP BY wl_slice
   ) AS slices ON slices.wl_slice = wanted.wl_slice
-  WHERE wl_before < {int(limit)}
-) WHERE wl_place <= {int(limit)}"""
+  WHERE wl_before < {int(limit)} OR wl_all <= {int(limit)}
+) WHERE wl_place <= {int(limit)} - IF(wl_usable = 1 OR wl_all <= {int(limit)}, 0, 1)"""
     return Query(
         f"""{_classified(given, done)}, hashed AS (
   SELECT *, FARM_FINGERPRINT(key) AS wl_hash FROM classified WHERE wl_state IN ({states})
 ), wanted AS (
-  SELECT *, DIV(wl_hash, {_SLICE}) AS wl_slice FROM hashed
+  SELECT *, DIV(wl_hash, {_SLICE}) AS wl_slice, IF(problem IS NULL, 1, 0) AS wl_usable FROM hashed
 )
 SELECT {shard} AS shard, key, gcs_uri, problem{columns}\nFROM {limited}""",
         given.parameters,
@@ -276,7 +278,7 @@ def _classified(given: Source, done: Done) -> str:
     END AS problem,
     IF(
       wl_key IS NULL OR TRIM(wl_key) = '',
-      CONCAT('null:', TO_HEX(SHA256(TO_JSON_STRING(STRUCT({", ".join(["gcs_uri", *columns, *orders])}))))),
+      CONCAT('null:', TO_HEX(SHA256(TO_JSON_STRING(STRUCT({", ".join(["gcs_uri", *orders])}))))),
       wl_key
     ) AS key
   FROM input
@@ -378,7 +380,7 @@ def create(
         given: What to read of the input.
         done: What was asked before.
         retry: Which failed rows to ask again.
-        limit: At most so many rows; None for all.
+        limit: At most so many rows to ask; None for all.
         buckets: Values of `shard`, from `bucket_count`; None takes it from the limit, or 4,000.
         labels: Labels of the table, such as the run's id.
         job: Labels and limit of the query's bill.

@@ -90,7 +90,7 @@ def test_a_column_that_is_not_there_is_an_error_that_lists_those_that_are(path):
 
 @pytest.mark.parametrize("path", ["Label", "problem"])
 def test_a_name_that_the_answers_table_needs_itself_is_refused(path):
-    with pytest.raises(ConfigError, match=f"{path}: the answers table has a column of that name"):
+    with pytest.raises(ConfigError, match=f"{path.lower()}: the pipeline has a column of that name"):
         kept_columns(INFO, [path])
 
 

@@ -140,7 +140,23 @@ def test_the_same_input_gives_the_same_worklist(endpoint, name, source):
     first = written(endpoint, name, given, Done("f1"), limit=40)
     second = written(endpoint, name, given, Done("f1"), limit=40, table="w2")
     assert sorted(map(str, first)) == sorted(map(str, second))
-    assert len(first) == 40
+    assert sum(row["problem"] is None for row in first) == 40
+
+
+@pytest.mark.parametrize("slice_", [2**48, 2**62])
+def test_a_limit_counts_rows_that_can_be_asked_and_takes_others_on_its_way(endpoint, name, source, monkeypatch, slice_):
+    monkeypatch.setattr(worklist, "_SLICE", slice_)
+    rows = [{"observation_id": f"o{n}", "gcs_uri": f"gs://bucket/x.{'gif' if n % 2 else 'jpg'}"} for n in range(100)]
+    given = source(rows)
+    every = {row["key"] for row in written(endpoint, name, given, Done("f1"))}
+    some = written(endpoint, name, given, Done("f1"), limit=20, table="w20")
+    assert sum(row["problem"] is None for row in some) == 20
+    assert 5 < sum(row["problem"] is not None for row in some) < 40
+    for number, limit in enumerate((50, 51)):  # as many as can be asked, or more: nothing is left behind
+        assert {
+            row["key"] for row in written(endpoint, name, given, Done("f1"), limit=limit, table=f"w{number}")
+        } == every
+    assert written(endpoint, name, given, Done("f1"), limit=0, table="w_none") == []
 
 
 @pytest.mark.parametrize("slice_", [2**48, 2**60, 2**62])

@@ -76,6 +76,27 @@ def test_answers_that_cost_more_than_planned_stop_the_run_with_no_more_overshoot
     assert rig.run(command="audit").code == 0, "rows that the meter kept back are accounted for"
 
 
+def test_rows_that_cannot_be_asked_take_nothing_of_the_budget_and_hide_no_cost(rig, planned):
+    rig.sql(
+        "CREATE OR REPLACE TABLE `{input}` AS SELECT observation_id, CONCAT(gcs_uri, suffix) AS gcs_uri, capture_time FROM (\n"
+        "  SELECT observation_id, gcs_uri, capture_time, '' AS suffix FROM `{input}`\n"
+        "  UNION ALL SELECT CONCAT(x, observation_id), gcs_uri, capture_time, '.gif'\n"
+        "  FROM `{input}`, UNNEST(['x', 'y', 'z']) AS x)"
+    )
+    shown = " ".join(rig.run("--limit=100", command="plan").out.replace("│", " ").split())
+    assert "to ask 100 " in shown
+    first = rig.run(*FLAGS, "--limit=100", "--max_failure_ratio=1")
+    assert rig.vertex.stats()["calls"] == 100
+    assert re.search(r"answered 100 \+ failed \d+ ", first.summary)
+    rig.vertex.reset(answers="fixed", latency_secs=0.02, faults=[{"kind": f"long:{LONG}"}])
+    before = spent(rig)
+    flags = ("--max_output_tokens=4096", "--max_failure_ratio=1", "--accept_new_fingerprint")
+    rig.run(*FLAGS, *flags, f"--max_cost_usd={100 * planned}")
+    dearest = rig.one("SELECT MAX(cost_usd) FROM `{answers}`")
+    assert dearest > 3 * planned
+    assert spent(rig) - before <= 100 * planned + WINDOW * (dearest - planned)
+
+
 def test_what_a_timed_out_call_may_have_cost_is_charged_as_planned(rig, planned):
     rig.vertex.configure(faults=[{"kind": "hang", "match": "*/k000000?.jpg"}])
     done = rig.run(*FLAGS, "--request_timeout_secs=1", "--max_attempts=1", "--max_cost_usd=100", "--limit=300")

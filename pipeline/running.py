@@ -200,7 +200,7 @@ def _take_back(run: launch.Run, job: submit.Job) -> None:
     """
     try:
         job.cancel()
-    except Exception as error:
+    except Exception as error:  # whatever it was: a job is running that nobody wants, and somebody must be told
         launch.note_job(run, job.id)
         raise Interrupted(
             f"interrupted, but Dataflow had taken job {job.id} and does not cancel it ({type(error).__name__}): "

@@ -54,7 +54,7 @@ def credentials(patient: Patient) -> str:
         return "not needed: all services are on this machine"
     try:
         found, _ = google.auth.default(scopes=[_SCOPE])
-        found.refresh(Request())  # type: ignore[no-untyped-call]
+        found.refresh(Request())  # type: ignore[no-untyped-call]  # google-auth's own
     except (google.auth.exceptions.GoogleAuthError, OSError) as error:
         raise refused(error) from error
     who = getattr(found, "service_account_email", None) or getattr(found, "account", None) or "a user"

@@ -115,7 +115,7 @@ class Client:
             return _refused(done)
         try:
             future = channel.call(request, timeout=timeout_secs, metadata=self._metadata)
-        except Exception as error:
+        except Exception as error:  # whatever it was, the place must be given back
             self._pool.give_back(channel, worked=False)
             if self._pool.closed and isinstance(error, ValueError):  # gRPC's word for a closed channel
                 return _refused(done)

@@ -49,11 +49,11 @@ def application_default() -> Fetch:
 
     def fetch() -> Token:
         try:
-            credentials.refresh(transport)  # type: ignore[no-untyped-call]
+            credentials.refresh(transport)  # type: ignore[no-untyped-call]  # google-auth's own
         except google.auth.exceptions.GoogleAuthError as error:
             raise refused(error) from error
         headers: dict[str, str] = {}
-        credentials.apply(headers)  # type: ignore[no-untyped-call]
+        credentials.apply(headers)  # type: ignore[no-untyped-call]  # google-auth's own
         expiry = credentials.expiry  # google-auth keeps naive datetimes that mean UTC
         expires_at = expiry.replace(tzinfo=datetime.UTC).timestamp() if expiry else None
         return Token({name.lower(): value for name, value in headers.items()}, expires_at)

@@ -98,6 +98,9 @@ def _leaves(run: Run, outcomes: Sequence[Answer | Failure]) -> bool:
     first = "the first row was" if len(found) == 1 else f"the first {len(found)} rows were all"
     keys = ", ".join("'" + failure.key.replace("\\", "\\\\").replace("'", "\\'") + "'" for failure in refused)
     column = plan.options.asset_column if plan.options.unit == "asset" else plan.options.key_column
+    field = plan.source.info.find(column)
+    if field is not None and field.type != "STRING":
+        column = f"CAST({column} AS STRING)"
     raise ConfigError(
         f"{first} refused, which points to the model, its location or the access to the images: {refused[0].detail} "
         f'If only these images are gone, leave them out with --where="{column} NOT IN ({keys})"'

@@ -188,7 +188,8 @@ def test_a_bucket_that_denies_everything_stops_the_run_before_it_is_paid_for_and
     storage.denies_after = 0
     refused = cloud.classify(INLINE)
     assert refused.code == 2
-    assert "the first 3 rows were all refused" in refused.err and "403" in refused.err
+    assert '--where="CAST(observation_id AS STRING) NOT IN (' in refused.err, "a number here"
+    assert "the first 10 rows were all refused" in refused.err and "403" in refused.err
     storage.denies_after, before = 30, storage.reads.total()
     storage.denies_after += before
     halted = cloud.classify(INLINE)
@@ -208,7 +209,7 @@ def test_a_bucket_that_denies_everything_stops_the_run_before_it_is_paid_for_and
         (["--max_image_pixels=0"], "--max_image_pixels: .* add --image_source=inline"),
         ([INLINE, "--crop_margin=0.2"], "--crop_margin=0.2: nothing is cropped; add --crop_to_bbox"),
         ([INLINE, "--crop_to_bbox", "--bbox_column=box"], "--crop_to_bbox: the input has no box.lo.x; --bbox_column"),
-        ([INLINE, "--crop_to_bbox", "--crop_margin=inf"], "--crop_margin=inf: expected a share"),
+        ([INLINE, "--crop_to_bbox", "--crop_margin=inf"], "--crop_margin=inf: expected a number"),
         ([INLINE, "--max_image_pixels=100"], "--max_image_pixels=100: expected at least 1,024"),
         ([INLINE, "--images_per_request=400"], "--images_per_request=400: .* give at most 190"),
         ([INLINE, "--crop_to_bbox", "--unit=asset"], "--crop_to_bbox with --unit=asset"),

@@ -94,6 +94,13 @@ def test_a_name_that_the_answers_table_needs_itself_is_refused(path):
         kept_columns(INFO, [path])
 
 
+@pytest.mark.parametrize("taken", [kept_columns, prompt_columns])
+def test_names_of_the_worklists_own_sql_are_refused(taken):
+    info = TableInfo("t", (Field("observation_id", "STRING"), Field("wl_state", "STRING")), "US")
+    with pytest.raises(ConfigError, match="wl_state"):
+        taken(info, ["wl_state"])
+
+
 def test_answer_columns_are_the_fixed_ones_and_the_kept_ones():
     made = answer_columns(kept_columns(INFO, ["bbox"]))
     assert made == (*ANSWER_COLUMNS, Column("bbox", "JSON", "From the input."))

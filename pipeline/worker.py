@@ -322,15 +322,14 @@ class Worker:
 
     def _writer(self, table: TableName, columns: Sequence[Column]) -> RowWriter:
         with self._lock:
-            if (
-                str(table) not in self._writers or self._writers[str(table)].closed
-            ):  # by a bug: the bundle is tried again
+            writer = self._writers.get(str(table))
+            if writer is None or writer.closed:  # by a bug: the bundle is tried again
                 writer = RowWriter(self.config.bigquery, table, columns)
                 with self.remembered():
                     writer.open()
                 self._writers[str(table)] = writer
                 self._resources.callback(writer.close)
-            return self._writers[str(table)]
+            return writer
 
     def _note(self, state: RunState, reason: str) -> None:
         """Tell the other processes, the launcher and the next run."""
